@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * blockcore.h - the contract between image formats and the engine, and what
+ * both give to fs/ and tools/.
+ *
+ * A format answers one question, "where do these bytes live?" (map), and
+ * records the answer when it changes (reserve, commit, abort, unmap).  It never
+ * moves guest data, never walks a backing chain, never compresses, encrypts or
+ * syncs: the engine does, once, for every format.
+ *
+ * Terms
+ *   guest offset (off)  byte of the virtual disk
+ *   host offset (host)  byte of a struct file
+ *   unit                what the format allocates at once (cluster, grain,
+ *                       block); any number of bytes (rule 10)
+ *   page                what metadata is cached, dirtied and written in
+ *
+ * Return values: 0 or a count on success, a negative errno on failure.  Output
+ * parameters are untouched on failure.
+ *
+ * Locks, outermost first: claim -> flush -> gate -> page -> space (a format's
+ * allocator lock).  Rules are those of imgfs-internals(7).
+ */
+#ifndef BLOCKCORE_H
+#define BLOCKCORE_H
+
+#include "file.h"
+
+struct codec;           /* deflate, zstd: codec.h */
+struct cipher;          /* keys and IV rule of one encrypted payload */
+struct engine;
+struct image;
+struct image_info;
+struct check_result;
+struct json;
+struct mpage;
+struct options;
+struct option_spec;
+struct policy;
+
+/* ---- views ---------------------------------------------------------------
+ * What map() is asked about: the live disk (root == NULL), or another root of
+ * the same image (a snapshot's L1).  All views of an image share one engine:
+ * one cache, one set of epochs, one allocator.
+ */
+struct view {
+	struct image *img;
+	void *root;             /* the format's; NULL is the live disk */
+	uint64_t size;          /* guest bytes; of the live disk: see
+				 * image_size() */
+};
+
+/* ---- extents: the one currency between formats and engine --------------- */
+
+enum extent_kind {
+	EXT_HOLE,       /* this layer is silent: ask the backing image */
+	EXT_ZERO,       /* reads as zeroes, whatever lies below */
+	EXT_DATA,       /* bytes stored one to one at @file + @host */
+	EXT_PACKED,     /* bytes are part of an encoded unit, see @unit */
+};
+
+enum extent_flag {
+	EXT_SHARED   = 1 << 0,  /* may not be overwritten in place */
+	EXT_PREALLOC = 1 << 1,  /* EXT_ZERO whose @host space is reserved */
+};
+
+struct extent {
+	enum extent_kind kind;
+	unsigned flags;
+	uint64_t off;           /* guest offset; always the one asked for */
+	uint64_t len;           /* never 0, never beyond what was asked */
+
+	struct file *file;      /* DATA, PACKED, PREALLOC */
+	uint64_t host;          /* byte in @file that holds @off, or the unit */
+
+	const struct cipher *cipher;    /* NULL unless stored encrypted */
+	uint64_t iv;                    /* IV number of the sector at @off */
+
+	struct {                        /* PACKED only; extent = rest of unit */
+		const struct codec *codec;
+		uint32_t packed;        /* bytes at @host; an upper bound (8) */
+		uint32_t len;           /* bytes after decoding */
+		uint32_t skip;          /* decoded bytes that precede @off */
+	} unit;
+};
+
+enum map_flag {
+	MAP_EXACT  = 1 << 0,    /* reporting: look below DATA for host holes
+				 * (the engine does; formats ignore it) */
+};
+
+/* ---- formats ------------------------------------------------------------ */
+
+/* What probing looks at (raw.md, Probing).  A guest writes a raw image's head
+ * and tail: treat both as hostile. */
+struct probe {
+	const char *name;               /* file name, may be NULL */
+	const unsigned char *head;      /* first bytes of the file ... */
+	size_t head_len;                /* ... 512 or more, zero-extended */
+	const unsigned char *tail;      /* last 512 bytes, or NULL */
+	uint64_t size;
+};
+
+/* What is about to be stored in a reservation. */
+enum intent {
+	STORE_DATA,
+	STORE_PACKED,   /* exactly one unit, @packed encoded bytes */
+	STORE_PREALLOC, /* reads as zeroes, host space reserved */
+};
+
+/*
+ * A promise of host space for guest units that no other thread can touch: the
+ * engine holds a claim on [off, off + len) from before reserve() until after
+ * commit() or abort() (rule 2).  reserve() does everything that can fail: it
+ * allocates, and it loads and pins the pages that commit() will change, so that
+ * commit() cannot fail once guest data has been written (rule 3).
+ */
+struct reserve {
+	enum intent intent;
+	uint64_t off, len;      /* in: whole units (the image's last unit may
+				 * be cut off by its size) */
+	uint32_t packed;        /* STORE_PACKED: encoded bytes */
+	struct extent dst;      /* out: kind DATA; host and file where to
+				 * write; dst.off == off; dst.len may be
+				 * short, but whole units */
+	bool fresh;             /* out: the host space reads as zeroes already
+				 * (it lay beyond the end of the file) */
+	uint8_t frame[64];      /* out: in-band header to write first ... */
+	uint8_t frame_len;      /* ... and its size (vmdk grain marker) */
+	struct mpage *pins[8];  /* the format's: pages pinned for commit */
+	uint64_t cookie[4];     /* the format's */
+};
+
+enum unmap_how {
+	UNMAP_ZERO,             /* must read as zeroes; space may be freed */
+	UNMAP_ZERO_KEEP,        /* must read as zeroes; space is kept */
+	UNMAP_HOLE,             /* must read through to the backing image */
+	UNMAP_FREE,             /* contents undefined, release the space */
+};
+
+struct format {
+	const char *name;
+	size_t priv_size;               /* bytes of image->priv, zeroed */
+	bool probed_guard;              /* raw: guard sector 0 when probed */
+	bool no_snapshot_of_size;       /* size follows the file (raw) */
+	bool supports_backing;
+
+	/* 0 = not ours, else how sure: 100 magic, 1 fall-back (raw). */
+	int  (*probe)(const struct probe *p);
+	/*
+	 * Reads the header from img->file; sets size, unit, align, page,
+	 * backing_name, backing_fmt, codec, priv.  img->want_write tells
+	 * whether the image shall be writable now: what forbids that is an
+	 * error here.  Everything read is checked here (rule 14).  On error
+	 * the format frees what it made itself.
+	 */
+	int  (*open)(struct image *img, struct err *err);
+	/* From read-only to writable on an open image, nothing in flight:
+	 * refuses what open() for writing would refuse.  May be NULL. */
+	int  (*upgrade)(struct image *img, struct err *err);
+	/* After the last flush: clears dirty marks.  Called only if dirty()
+	 * ran.  May issue file_write to its header; the engine syncs. */
+	int  (*clean)(struct image *img);
+	/* Frees priv's contents; no I/O. */
+	void (*close)(struct image *img);
+
+	/* Reading.  Called by many threads at once, holding nothing.
+	 * 0 < len, off + len <= view size.  One extent for @off, as long as
+	 * is cheap to find (at least to the end of the page of entries). */
+	int  (*map)(const struct view *v, uint64_t off, uint64_t len,
+		    struct extent *ext);
+
+	/* Writing.  Many threads at once, on disjoint claimed ranges. */
+	int  (*dirty)(struct image *img);       /* once, before any change */
+	int  (*reserve)(struct image *img, struct reserve *res);
+	/* The engine calls both of these inside the gate (change_begin). */
+	void (*commit)(struct image *img, const struct reserve *res);
+	void (*abort)(struct image *img, const struct reserve *res);
+	/*
+	 * Whole units, claimed.  Pins its pages, then changes them between
+	 * change_begin() and change_end().  Does a prefix of the range and
+	 * says in @done how much.  -ENOTSUP: cannot express this; the engine
+	 * writes zeroes instead (ZERO), or does nothing (HOLE, FREE).
+	 */
+	int  (*unmap)(struct image *img, uint64_t off, uint64_t len,
+		      enum unmap_how how, uint64_t *done);
+
+	/*
+	 * Rule 16, for host space given to space_retire().  Called by one
+	 * thread at a time, after the flush that dropped the reference and
+	 * after the epochs.  release_probe: does nothing but this reference
+	 * hold the bytes (1 yes, 0 no, negative errno: leak it)?  After a yes
+	 * the bytes cannot gain another reference.  The engine then punches
+	 * them and calls release, which drops the count: from then on reserve()
+	 * may hand them out.  NULL: retired space is never reused.
+	 */
+	int  (*release_probe)(struct image *img, struct file *file,
+			      uint64_t host, uint64_t len);
+	int  (*release)(struct image *img, struct file *file,
+			uint64_t host, uint64_t len);
+
+	/* Make one stage's pages durable as a single step (vhdx log). */
+	int  (*journal)(struct image *img, struct mpage **pages, size_t n);
+
+	const struct format_admin *admin;
+};
+
+/* Whole-image work; each lives in its own source file (qcow2-check.c ...). */
+struct format_admin {
+	/* NULL create: "does not support image creation". */
+	const struct option_spec *create_options;
+	/*
+	 * Refuses bad options before anything is touched (rc 1 and the same
+	 * sentence as qemu-img's).  @size is bytes, a multiple of 512.
+	 */
+	int (*create_check)(const struct options *o, uint64_t size,
+			    struct err *err);
+	/* Writes an empty image into @f, which is empty and locked. */
+	int (*create)(struct file *f, const struct options *o, uint64_t size,
+		      struct err *err);
+	/* Format-specific part of info; fills what it knows. */
+	int (*info)(struct image *img, struct image_info *info,
+		    struct err *err);
+	/* NULL: "This image format does not support checks". */
+	int (*check)(struct image *img, struct check_result *res);
+};
+
+/* All formats of this build, in probing order; ends with NULL. */
+extern const struct format *const formats[];
+const struct format *format_find(const char *name);
+
+/* ---- images ------------------------------------------------------------- */
+
+enum image_flag {
+	IMAGE_RDWR       = 1 << 0,      /* writable at once, locked for it */
+	IMAGE_RDWR_LATER = 1 << 1,      /* image_upgrade() may follow */
+	IMAGE_NO_BACKING = 1 << 2,      /* do not open the chain */
+	IMAGE_SHARE      = 1 << 3,      /* -U: force-share */
+	IMAGE_INFO       = 1 << 4,      /* metadata only: locks as info's */
+	IMAGE_CHECK      = 1 << 5,      /* for check: broken tables are no
+					 * reason to refuse */
+	IMAGE_ALONE      = 1 << 6,      /* hold byte 201 on raw too (mount) */
+	IMAGE_NO_LOCK    = 1 << 7,
+	IMAGE_DISCARD    = 1 << 8,      /* give freed host space back (punch) */
+	IMAGE_RESIZE     = 1 << 9,      /* hold 103 on raw too (growable) */
+	IMAGE_TARGET     = 1 << 10,     /* convert target: no probing guard */
+};
+
+enum cache_mode { CACHE_WRITEBACK, CACHE_NONE, CACHE_WRITETHROUGH,
+		  CACHE_DIRECTSYNC, CACHE_UNSAFE };
+/* "none", "writeback" ... as -t takes them; false: no such mode. */
+bool cache_mode_parse(const char *text, enum cache_mode *mode);
+
+struct image_args {
+	const struct json *node;        /* from spec_parse() */
+	unsigned flags;
+	enum cache_mode cache;
+	const struct policy *policy;    /* for names inside the image; NULL:
+					 * follow as qemu-img does */
+	const struct policy *self_policy; /* for the image itself, or NULL */
+};
+
+/* A second file that an image consists of (VMDK extent, data file). */
+struct child {
+	char *role;             /* "extents.0", "data-file"; info's name */
+	struct file *file;
+	uint64_t bytes;
+};
+
+struct image {
+	const struct format *fmt;
+	struct file *file;
+	struct image *backing;  /* NULL at the end of the chain */
+	_Atomic uint64_t size;  /* guest-visible bytes */
+	uint32_t unit;          /* allocation unit; parallels: any size */
+	uint32_t align;         /* smallest I/O (cipher sector), or 1 */
+	uint32_t page;          /* metadata page: 512 .. 4096 (rule 7) */
+	bool writable;          /* constant while anything is in flight */
+	bool want_write;        /* for format->open() */
+	bool probed;            /* format was guessed, not given */
+	bool zero_tail_hole;    /* a HOLE with no backing reads as zero: true
+				 * for all formats of today */
+	unsigned flags;         /* image_flag */
+	enum cache_mode cache;
+	const struct codec *codec;      /* for STORE_PACKED; NULL: cannot */
+	char *name;             /* as info prints it ("top.qcow2") */
+	char *backing_name;     /* as stored in the image, or NULL */
+	char *backing_fmt;      /* as stored, or NULL */
+	struct json *node;      /* the specification it was opened by */
+	struct child *children; /* besides @file and backing */
+	unsigned nr_children;
+	const struct policy *policy;
+	struct view live;
+	struct engine *eng;     /* claims, epochs, caches: engine only */
+	void *priv;             /* the format's own state */
+};
+
+/*
+ * Opens an image and, unless IMAGE_NO_BACKING, its chain (read-only).  Errors
+ * are qemu-img's sentences without the leading "Could not open 'X': ".  Locks
+ * are taken per locking.md before anything is trusted.  Chains that loop or are
+ * deeper than CHAIN_MAX are refused.
+ */
+#define CHAIN_MAX 256
+int image_open(const struct image_args *args, struct image **img,
+	       struct err *err);
+/* As image_open() for a user's string; @format NULL probes. */
+int image_open_name(const char *name, bool image_opts, const char *format,
+		    unsigned flags, enum cache_mode cache,
+		    struct image **img, struct err *err);
+/* Flushes (unless broken), clears dirty marks, gives locks back, frees.  The
+ * first error; the image is gone either way.  NULL is allowed. */
+int image_close(struct image *img);
+/* Read-only -> writable: takes the write lock on the same descriptor, then
+ * fmt->upgrade.  -ETXTBSY locked, -EROFS, -EUCLEAN ... and back. */
+int image_upgrade(struct image *img, struct err *err);
+int image_downgrade(struct image *img, struct err *err);
+
+static inline uint64_t image_size(const struct image *img)
+{
+	return atomic_load_explicit(&img->size, memory_order_acquire);
+}
+
+/* The only way to a second file (extent, data file): resolves @name against
+ * the image's directory, applies the policy, locks it, records it. */
+int child_open(struct image *img, const char *role, const char *name,
+	       unsigned file_flags, struct file **f, struct err *err);
+
+/* ---- bytes --------------------------------------------------------------
+ * Any thread, any alignment, off + len within the view's size (else -EINVAL).
+ * Ordering between overlapping calls in flight is the caller's business.
+ */
+int image_read(const struct view *v, void *buf, size_t len, uint64_t off);
+int image_write(const struct view *v, const void *buf, size_t len,
+		uint64_t off);
+/* ZERO, ZERO_KEEP: every byte reads as zero afterwards, also at ragged ends.
+ * HOLE, FREE: whole units only, ragged ends are left alone. */
+int image_unmap(const struct view *v, uint64_t off, uint64_t len,
+		enum unmap_how how);
+/* fallocate mode 0: every byte has host space afterwards; content stays. */
+int image_allocate(const struct view *v, uint64_t off, uint64_t len);
+/* Everything that was acknowledged is durable when this returns 0. */
+int image_flush(struct image *img);
+bool image_is_dirty(struct image *img);
+/* Raw only for now: grows the virtual size. */
+int image_grow(struct image *img, uint64_t size, struct err *err);
+
+/* Stores one unit encoded (convert -c).  @buf holds the whole unit (zeroes
+ * behind the end of the image), @off is unit-aligned.  image_pack() may run in
+ * any thread: it encodes into @out (>= unit bytes); *n = 0 means that it does
+ * not shrink.  image_write_packed() stores what it made. */
+int image_pack(struct image *img, const void *buf, void *out, size_t *n);
+int image_write_packed(const struct view *v, const void *packed, size_t n,
+		       uint64_t off);
+
+/* ---- maps ---------------------------------------------------------------- */
+
+/* One layer: what fmt->map says, clipped to the view.  The answer is a
+ * snapshot: by the time the caller looks it may have changed. */
+int image_map(const struct view *v, uint64_t off, uint64_t len,
+	      struct extent *ext);
+
+/* A run of the guest's disk as seen through the whole chain, merged. */
+struct run {
+	uint64_t off, len;
+	unsigned depth;         /* layer that answers; 0 = top */
+	bool present;           /* allocated in some layer */
+	bool zero;              /* reads as zeroes */
+	bool data;              /* stored as bytes */
+	bool compressed;
+	bool has_host;
+	uint64_t host;          /* with has_host: byte in @file of @off */
+	struct file *file;
+	const char *filename;   /* of the layer's image or extent */
+	bool encrypted;
+};
+/*
+ * The run at @off: at most @len bytes, merged as `qemu-img map` merges, through
+ * @layers images of the chain (0 = all).  MAP_EXACT also asks the host file
+ * about holes.  Every user of extents (map, info, SEEK_HOLE, convert, compare,
+ * st_blocks) walks with this.
+ */
+int walk_run(const struct view *v, uint64_t off, uint64_t len,
+	     unsigned layers, unsigned flags, struct run *run);
+/* The same without merging beyond one map() per layer: cheap and bounded.
+ * Merging calls it until something differs or @len is reached. */
+int walk_step(const struct view *v, uint64_t off, uint64_t len,
+	      unsigned layers, unsigned flags, struct run *run);
+
+/* ---- what the engine gives to formats ------------------------------------ */
+
+/*
+ * Write order (rule 4).  A dirty page belongs to exactly one stage (rule 7);
+ * image_flush() makes stage N durable before it writes anything of N + 1.
+ */
+enum stage {
+	STAGE_SPACE,            /* guest data, counts that only grow */
+	STAGE_SPACE_ROOT,       /* what points at new refcount blocks */
+	STAGE_LINK,             /* L2/BAT/grain entries */
+	STAGE_ROOT,             /* L1 entries, header pointers */
+	NR_STAGES
+};
+
+/*
+ * Pages: img->page bytes of (file, host), host a multiple of the page size.
+ * meta_get() reads, meta_get_new() starts from zeroes without reading (space
+ * that was just allocated).  Both pin; meta_put() unpins; a pinned page is
+ * never evicted.  The bytes are read under meta_rdlock and changed under
+ * meta_wrlock; no I/O and no further lock but "space" while holding it.
+ */
+int meta_get(struct image *img, struct file *f, uint64_t host,
+	     struct mpage **pg);
+int meta_get_new(struct image *img, struct file *f, uint64_t host,
+		 struct mpage **pg);
+/* A further pin on a page that is pinned. */
+struct mpage *meta_dup(struct mpage *pg);
+void meta_put(struct mpage *pg);        /* NULL is allowed */
+void meta_rdlock(struct mpage *pg);
+void meta_wrlock(struct mpage *pg);
+void meta_unlock(struct mpage *pg);
+void *meta_bytes(struct mpage *pg);
+/* Under meta_wrlock and inside the gate. */
+void meta_dirty(struct mpage *pg, enum stage stage);
+/* Rule 17: before metadata space is retired or becomes data: drops its pages,
+ * dirty ones too. */
+void meta_forget(struct image *img, struct file *f, uint64_t host,
+		 uint64_t len);
+/* Any bytes of metadata as they are now, cached or not, without filling the
+ * cache: for check, info, snapshots.  Past the end of the file: zeroes. */
+int meta_read(struct image *img, struct file *f, void *buf, size_t len,
+	      uint64_t host);
+
+/*
+ * The gate (rule 5): a flush sees all changes made between begin and end, or
+ * none.  Pin pages before; no I/O inside; do not nest.  commit() and abort()
+ * are called inside it.
+ */
+void change_begin(struct image *img);
+void change_end(struct image *img);
+
+/* The reference to these host bytes was dropped inside this change; see
+ * release_probe().  Never fails (a lost record only leaks). */
+void space_retire(struct image *img, struct file *f, uint64_t host,
+		  uint64_t len);
+
+/* The image was found corrupt at runtime: logs once, writes become -EUCLEAN. */
+void image_corrupt(struct image *img, const char *fmt, ...) printf_like(2, 3);
+
+/* ---- reports ------------------------------------------------------------- */
+
+struct snapshot_info {
+	char *id, *name;
+	uint64_t vm_state_size;
+	uint32_t date_sec, date_nsec;
+	uint64_t vm_clock_nsec;
+	int64_t icount;         /* -1: none */
+};
+
+/* What admin->info fills; strings are owned by the struct. */
+struct image_info {
+	uint32_t cluster_size;          /* 0: not shown */
+	bool encrypted, compressed;
+	bool has_dirty, dirty;          /* "cleanly shut down" */
+	struct snapshot_info *snapshots;
+	size_t nr_snapshots;
+	struct json *specific;          /* {"type": , "data": {}} or NULL */
+};
+void image_info_free(struct image_info *info);
+
+/* qcow2.md 14; counts as in qemu-img check --output=json. */
+struct check_result {
+	uint64_t corruptions, leaks, check_errors;
+	uint64_t corruptions_fixed, leaks_fixed;
+	uint64_t total_clusters, allocated_clusters, fragmented_clusters,
+		 compressed_clusters;
+	uint64_t image_end_offset;      /* 0: unknown */
+	/* One finding, one line, without newline ("Leaked cluster ..."). */
+	void (*say)(void *data, const char *line);
+	void *data;
+	_Atomic bool *cancel;           /* may be NULL; ends with -EINTR */
+};
+void check_say(struct check_result *res, const char *fmt, ...)
+	printf_like(2, 3);
+
+/* ---- the process --------------------------------------------------------- */
+
+/* One bound for all metadata pages and decoded units (rule 13); default
+ * 256 MiB. */
+void cache_set_bound(uint64_t bytes);
+uint64_t cache_used(void);
+/* Where background errors go: one line, no newline.  Default: stderr. */
+void log_set(void (*fn)(void *data, const char *line), void *data);
+void log_line(const char *fmt, ...) printf_like(1, 2);
+/* Called at named points, so that tests can stop a thread there: NULL outside
+ * of tests.  IMGFS_PAUSE=point:fifo makes a program's threads wait at that
+ * point until the fifo gives a byte. */
+void pause_point(const char *name);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * codec.h - encoded units: raw deflate and zstd as qcow2 stores them
+ * (qcow2.md 5), later zlib grains, bzip2, lzfse.  Contexts are kept per thread.
+ */
+#ifndef BLOCKCORE_CODEC_H
+#define BLOCKCORE_CODEC_H
+
+#include "util.h"
+
+struct codec {
+	const char *name;
+	/* Decodes until @out_len bytes are out; trailing input is ignored
+	 * (rule 8: @in_len is an upper bound).  -EIO on bad input. */
+	int (*decode)(const void *in, size_t in_len, void *out,
+		      size_t out_len);
+	/* Encodes into at most @out_cap bytes; *n = 0: does not fit. */
+	int (*encode)(const void *in, size_t in_len, void *out,
+		      size_t out_cap, size_t *n);
+};
+
+extern const struct codec codec_deflate;        /* raw, 4 KiB window */
+extern const struct codec codec_zstd;
+
+/* Memory of the calling thread's contexts is freed when the thread ends. */
+
+/* Are all @len bytes zero?  About memory speed. */
+bool is_zero(const void *buf, size_t len);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * job.h - long work on images that both tools/ and fs/ start: convert, compare.
+ * Jobs move bytes through the engine's public calls only.
+ */
+#ifndef BLOCKCORE_JOB_H
+#define BLOCKCORE_JOB_H
+
+#include "blockcore.h"
+
+/* Shared by a job and who watches it. */
+struct progress {
+	_Atomic uint64_t done, total;   /* work units (bytes) */
+	_Atomic bool cancel;            /* set: the job ends with -ECANCELED */
+	/* Called now and then from one thread at a time; may be NULL. */
+	void (*tick)(struct progress *p);
+	void *data;
+};
+
+struct convert_args {
+	struct image **src;     /* concatenated */
+	unsigned nr_src;
+	struct image *dst;      /* open for writing, size >= sum of sources */
+	bool compress;          /* -c */
+	bool out_of_order;      /* -W */
+	bool target_is_zero;    /* what is not written reads as zeroes */
+	bool dst_has_backing;   /* -B: only src's top layer is stored */
+	unsigned threads;       /* -m */
+	uint64_t sparse;        /* -S: bytes; 0 = never look for zeroes */
+	uint64_t rate;          /* -r: bytes per second, 0 = none */
+	bool quiet;
+	struct progress *progress;
+	/* A failed read or write: message "error while reading at byte N: "
+	 * comes from here, one line each. */
+	void (*report)(void *data, const char *line);
+	void *report_data;
+};
+int job_convert(const struct convert_args *a, struct err *err);
+
+struct compare_args {
+	struct image *a, *b;
+	bool strict;
+	struct progress *progress;
+};
+enum compare_verdict { COMPARE_SAME, COMPARE_CONTENT, COMPARE_SIZE,
+		       COMPARE_STATUS };
+struct compare_result {
+	enum compare_verdict verdict;
+	bool size_differs;      /* non-strict: warn first */
+	uint64_t off;           /* CONTENT: sector; STATUS: offset */
+	int bad;                /* 1: reading image a failed, 2: b */
+};
+int job_compare(const struct compare_args *a, struct compare_result *res,
+		struct err *err);
+
+#endif

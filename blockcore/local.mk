@@ -1,0 +1,6 @@
+libimgcore_a_SOURCES += \
+	blockcore/blockcore.h blockcore/codec.h blockcore/err.h \
+	blockcore/file.h blockcore/job.h blockcore/json.h \
+	blockcore/options.h blockcore/spec.h blockcore/strbuf.h \
+	blockcore/util.h \
+	blockcore/err.c blockcore/strbuf.c

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * spec.h - image specifications: what a user, a backing name or imgfs's SOURCE
+ * calls an image.  The one parser for all of them (options.md 4, 5, 7, 8):
+ *
+ *   plain name           a.qcow2, ./a:b, file:a.raw
+ *   --image-opts         driver=qcow2,file.filename=a,,b.qcow2
+ *   json:{...}           {"driver": "qcow2", "file": {...}} or dotted keys
+ *
+ * All become one tree of nodes as blockdev-add has it:
+ *   {"driver": "qcow2", "file": {"driver": "file", "filename": "a"}, ...}
+ * where "driver" of the top node is missing when the format is to be probed.
+ */
+#ifndef BLOCKCORE_SPEC_H
+#define BLOCKCORE_SPEC_H
+
+#include "json.h"
+
+enum spec_how { SPEC_NAME, SPEC_IMAGE_OPTS };
+
+/* @format (may be NULL) sets the top driver of a name.  Unknown protocols are
+ * errors here; unknown drivers and options are errors of spec_check(). */
+int spec_parse(const char *text, enum spec_how how, const char *format,
+	       struct json **node, struct err *err);
+/* The same for a name found in an image at @base (a file name as given, may be
+ * NULL): relative names are resolved against its directory (options.md 8). */
+int spec_parse_child(const char *text, const char *base, const char *format,
+		     struct json **node, struct err *err);
+/* The name that info prints: "a.qcow2" if a plain name says it all, else
+ * "json:{...}".  The caller frees. */
+char *spec_name(const struct json *node);
+/* @name resolved against the directory of @base as qemu-img prints it
+ * ("sub/b.raw"); json: and proto: names and absolute paths are kept. */
+char *spec_join(const char *base, const char *name);
+/* Does the name start with "proto:" (no '/' before the colon)? */
+bool spec_has_protocol(const char *name);
+
+#endif

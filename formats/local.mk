@@ -1,0 +1,1 @@
+libimgcore_a_SOURCES += formats/formats.c

@@ -4,3 +4,4 @@ libimgcore_a_SOURCES += \
 	blockcore/options.h blockcore/spec.h blockcore/strbuf.h \
 	blockcore/util.h \
 	blockcore/err.c blockcore/strbuf.c
+libimgcore_a_SOURCES += blockcore/codec.c blockcore/codec-zstd.c

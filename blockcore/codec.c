@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * codec.c - raw deflate, and the question whether bytes are all zero.
+ *
+ * Knows zlib and libdeflate, and that qcow2 wants raw streams that need no more
+ * than 4 KiB of window (qcow2.md 5).  Knows no format, no file and no lock: a
+ * codec gets bytes and gives bytes.  What it decodes is an attacker's (rule
+ * 14): nothing is believed but the length that the caller asks for.
+ */
+#include "config.h"
+
+#include "codec.h"
+
+#include <zlib.h>
+#ifdef HAVE_LIBDEFLATE
+#include <libdeflate.h>
+#endif
+
+/*
+ * 12 bits of window: small-window readers exist.  With these four numbers a
+ * stream is QEMU's bit for bit.  Inflating in one call needs no window of its
+ * own (the output is the history), so streams made with 32 KiB decode too.
+ */
+enum {
+	WINDOW_BITS = -12,
+	MEM_LEVEL = 9,
+};
+
+/* One per thread, made when first needed. */
+struct deflate_ctx {
+	z_stream enc, dec;
+	bool has_enc, has_dec;
+#ifdef HAVE_LIBDEFLATE
+	struct libdeflate_decompressor *fast;
+#endif
+};
+
+static pthread_key_t ctx_key;
+static pthread_once_t ctx_once = PTHREAD_ONCE_INIT;
+static int ctx_key_error;
+
+static void ctx_free(void *p)
+{
+	struct deflate_ctx *c = p;
+
+	if (c->has_enc)
+		deflateEnd(&c->enc);
+	if (c->has_dec)
+		inflateEnd(&c->dec);
+#ifdef HAVE_LIBDEFLATE
+	libdeflate_free_decompressor(c->fast);
+#endif
+	free(c);
+}
+
+static void ctx_make_key(void)
+{
+	ctx_key_error = pthread_key_create(&ctx_key, ctx_free);
+}
+
+/* The calling thread's contexts, or NULL when memory is out. */
+static struct deflate_ctx *ctx_get(void)
+{
+	struct deflate_ctx *c;
+
+	pthread_once(&ctx_once, ctx_make_key);
+	if (ctx_key_error)
+		return NULL;
+	c = pthread_getspecific(ctx_key);
+	if (c)
+		return c;
+	c = calloc(1, sizeof(*c));
+	if (c && pthread_setspecific(ctx_key, c)) {
+		free(c);
+		return NULL;
+	}
+	return c;
+}
+
+static z_stream *ctx_encoder(struct deflate_ctx *c)
+{
+	if (c->has_enc)
+		return deflateReset(&c->enc) == Z_OK ? &c->enc : NULL;
+	c->has_enc = deflateInit2(&c->enc, Z_DEFAULT_COMPRESSION, Z_DEFLATED,
+				  WINDOW_BITS, MEM_LEVEL,
+				  Z_DEFAULT_STRATEGY) == Z_OK;
+	return c->has_enc ? &c->enc : NULL;
+}
+
+static z_stream *ctx_decoder(struct deflate_ctx *c)
+{
+	if (c->has_dec)
+		return inflateReset(&c->dec) == Z_OK ? &c->dec : NULL;
+	c->has_dec = inflateInit2(&c->dec, WINDOW_BITS) == Z_OK;
+	return c->has_dec ? &c->dec : NULL;
+}
+
+static bool fits_zlib(size_t in_len, size_t out_len)
+{
+	return in_len <= UINT32_MAX && out_len <= UINT32_MAX;
+}
+
+/* True when the whole output came out; false says nothing: zlib judges. */
+static bool decode_fast(struct deflate_ctx *c, const void *in, size_t in_len,
+			void *out, size_t out_len)
+{
+#ifdef HAVE_LIBDEFLATE
+	size_t used, got = 0;
+
+	if (!c->fast)
+		c->fast = libdeflate_alloc_decompressor();
+	if (!c->fast)
+		return false;
+	return libdeflate_deflate_decompress_ex(c->fast, in, in_len, out,
+						out_len, &used, &got) ==
+		       LIBDEFLATE_SUCCESS && got == out_len;
+#else
+	(void)c;
+	(void)in;
+	(void)in_len;
+	(void)out;
+	(void)out_len;
+	return false;
+#endif
+}
+
+static int deflate_decode(const void *in, size_t in_len, void *out,
+			  size_t out_len)
+{
+	struct deflate_ctx *c = ctx_get();
+	z_stream *z;
+	int ret;
+
+	if (!fits_zlib(in_len, out_len))
+		return -EINVAL;
+	if (!c)
+		return -ENOMEM;
+	if (decode_fast(c, in, in_len, out, out_len))
+		return 0;
+	z = ctx_decoder(c);
+	if (!z)
+		return -ENOMEM;
+	z->next_in = (void *)in;
+	z->avail_in = (uInt)in_len;
+	z->next_out = out;
+	z->avail_out = (uInt)out_len;
+	ret = inflate(z, Z_FINISH);
+	/* BUF_ERROR with a full output: the stream goes on, we do not. */
+	if ((ret == Z_STREAM_END || ret == Z_BUF_ERROR) && !z->avail_out)
+		return 0;
+	return ret == Z_MEM_ERROR ? -ENOMEM : -EIO;
+}
+
+static int deflate_encode(const void *in, size_t in_len, void *out,
+			  size_t out_cap, size_t *n)
+{
+	struct deflate_ctx *c = ctx_get();
+	z_stream *z;
+
+	if (!fits_zlib(in_len, out_cap))
+		return -EINVAL;
+	z = c ? ctx_encoder(c) : NULL;
+	if (!z)
+		return -ENOMEM;
+	z->next_in = (void *)in;
+	z->avail_in = (uInt)in_len;
+	z->next_out = out;
+	z->avail_out = (uInt)out_cap;
+	switch (deflate(z, Z_FINISH)) {
+	case Z_STREAM_END:
+		*n = out_cap - z->avail_out;
+		return 0;
+	case Z_OK:
+	case Z_BUF_ERROR:
+		*n = 0;
+		return 0;
+	default:
+		return -EIO;
+	}
+}
+
+const struct codec codec_deflate = {
+	.name = "deflate",
+	.decode = deflate_decode,
+	.encode = deflate_encode,
+};
+
+/* ---- zeroes ---------------------------------------------------------------
+ * Whole blocks are ORed before anything is asked: a branch a load would halve
+ * the speed; a block that is not zero ends it, so data costs next to nothing.
+ */
+typedef uint64_t vec __attribute__((vector_size(32)));
+
+enum { ZERO_BLOCK = 256 };
+
+static bool block_is_zero(const unsigned char *p)
+{
+	vec v[ZERO_BLOCK / sizeof(vec)];
+	vec sum;
+
+	memcpy(v, p, sizeof(v));
+	sum = (v[0] | v[1] | v[2] | v[3]) | (v[4] | v[5] | v[6] | v[7]);
+	return !(sum[0] | sum[1] | sum[2] | sum[3]);
+}
+
+static bool tail_is_zero(const unsigned char *p, size_t len)
+{
+	unsigned char any = 0;
+
+	for (; len >= 8; p += 8, len -= 8) {
+		uint64_t v;
+
+		memcpy(&v, p, sizeof(v));
+		if (v)
+			return false;
+	}
+	while (len--)
+		any |= *p++;
+	return !any;
+}
+
+bool is_zero(const void *buf, size_t len)
+{
+	const unsigned char *p = buf;
+
+	/* Data shows mostly in its first or last bytes. */
+	if (len >= 16 && (be64_at(p) | be64_at(p + len - 8)))
+		return false;
+	for (; len >= ZERO_BLOCK; p += ZERO_BLOCK, len -= ZERO_BLOCK)
+		if (!block_is_zero(p))
+			return false;
+	return tail_is_zero(p, len);
+}

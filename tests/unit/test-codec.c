@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-codec.c - deflate and zstd units against the libraries themselves:
+ * what others make we read, what we make others read, rubbish is refused.
+ */
+#include "config.h"
+
+#include "codec.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+#include <zlib.h>
+#include <zstd.h>
+
+enum { UNIT = 65536, CAP = 2 * UNIT };
+
+static unsigned char unit[UNIT], packed[CAP], back[UNIT];
+
+/* Text-like bytes: repeated words with far-away repetitions. */
+static void fill_unit(unsigned seed)
+{
+	uint32_t x = seed * 2654435761u + 1;
+	size_t i;
+
+	for (i = 0; i < UNIT; i++) {
+		x = x * 1664525u + 1013904223u;
+		unit[i] = (unsigned char)("etaoin shrdlu\n"[(x >> 24) % 14]);
+	}
+	memcpy(unit + UNIT - 4096, unit, 4096);
+}
+
+static void fill_random(void)
+{
+	uint32_t x = 12345;
+	size_t i;
+
+	for (i = 0; i < UNIT; i++) {
+		x = x * 1664525u + 1013904223u;
+		unit[i] = (unsigned char)(x >> 24);
+	}
+}
+
+static size_t deflate_with(int bits, int level)
+{
+	z_stream z = { 0 };
+
+	assert_int_equal(deflateInit2(&z, level, Z_DEFLATED, bits, 9,
+				      Z_DEFAULT_STRATEGY), Z_OK);
+	z.next_in = unit;
+	z.avail_in = UNIT;
+	z.next_out = packed;
+	z.avail_out = CAP;
+	assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+	deflateEnd(&z);
+	return CAP - z.avail_out;
+}
+
+static void deflate_others_read_ours(void **state)
+{
+	z_stream z = { 0 };
+	size_t n = 0;
+
+	(void)state;
+	fill_unit(1);
+	assert_int_equal(codec_deflate.encode(unit, UNIT, packed, UNIT - 1,
+					      &n), 0);
+	assert_true(n > 0 && n < UNIT);
+	/* Nothing but a 4 KiB window: fed by the byte, no history in out. */
+	assert_int_equal(inflateInit2(&z, -12), Z_OK);
+	z.next_in = packed;
+	z.avail_in = (uInt)n;
+	z.next_out = back;
+	while (z.next_out < back + UNIT) {
+		z.avail_out = 64;
+		assert_true(inflate(&z, Z_NO_FLUSH) >= 0);
+	}
+	inflateEnd(&z);
+	assert_memory_equal(unit, back, UNIT);
+}
+
+static void deflate_encodes_as_zlib_does(void **state)
+{
+	static unsigned char ours[CAP];
+	size_t n = 0, i;
+
+	(void)state;
+	for (i = 0; i < 3; i++) {       /* the context is used again */
+		fill_unit((unsigned)i);
+		assert_int_equal(codec_deflate.encode(unit, UNIT, ours,
+						      UNIT - 1, &n), 0);
+		assert_int_equal(n, deflate_with(-12, -1));
+		assert_memory_equal(ours, packed, n);
+	}
+}
+
+static void deflate_reads_large_windows(void **state)
+{
+	size_t n;
+
+	(void)state;
+	fill_unit(2);
+	n = deflate_with(-15, 9);
+	assert_int_equal(codec_deflate.decode(packed, n, back, UNIT), 0);
+	assert_memory_equal(unit, back, UNIT);
+}
+
+static void deflate_ignores_what_follows(void **state)
+{
+	size_t n;
+
+	(void)state;
+	fill_unit(3);
+	n = deflate_with(-12, 6);
+	memset(packed + n, 0xa5, 700);
+	assert_int_equal(codec_deflate.decode(packed, n + 700, back, UNIT), 0);
+	assert_memory_equal(unit, back, UNIT);
+	/* ... also of a stream that goes on behind what we want. */
+	assert_int_equal(codec_deflate.decode(packed, n, back, 1000), 0);
+	assert_memory_equal(unit, back, 1000);
+}
+
+static void deflate_refuses_rubbish(void **state)
+{
+	size_t n;
+
+	(void)state;
+	fill_unit(4);
+	n = deflate_with(-12, 6);
+	assert_int_equal(codec_deflate.decode(packed, n / 2, back, UNIT), -EIO);
+	assert_int_equal(codec_deflate.decode(packed, 0, back, UNIT), -EIO);
+	memset(packed, 0xff, n);
+	assert_int_equal(codec_deflate.decode(packed, n, back, UNIT), -EIO);
+	n = deflate_with(12, 6);        /* a zlib header in front */
+	assert_int_equal(codec_deflate.decode(packed, n, back, UNIT), -EIO);
+}
+
+static void what_does_not_shrink_says_so(void **state)
+{
+	size_t n = 77;
+
+	(void)state;
+	fill_random();
+	assert_int_equal(codec_deflate.encode(unit, UNIT, packed, UNIT - 1,
+					      &n), 0);
+	assert_int_equal(n, 0);
+	n = 77;
+	assert_int_equal(codec_zstd.encode(unit, UNIT, packed, UNIT - 1, &n),
+			 0);
+	assert_int_equal(n, 0);
+}
+
+static void zstd_both_ways(void **state)
+{
+	size_t n = 0;
+
+	(void)state;
+	fill_unit(5);
+	assert_int_equal(codec_zstd.encode(unit, UNIT, packed, UNIT - 1, &n),
+			 0);
+	assert_int_equal(ZSTD_decompress(back, UNIT, packed, n), UNIT);
+	assert_memory_equal(unit, back, UNIT);
+	memset(back, 0, UNIT);
+	memset(packed + n, 0x5a, 500);
+	assert_int_equal(codec_zstd.decode(packed, n + 500, back, UNIT), 0);
+	assert_memory_equal(unit, back, UNIT);
+}
+
+/* The unit as frames of UNIT / @parts bytes. */
+static size_t zstd_frames(ZSTD_CCtx *c, size_t parts, bool streamed)
+{
+	size_t i, n = 0, len = UNIT / parts;
+
+	for (i = 0; i < parts; i++) {
+		ZSTD_inBuffer in = { unit + i * len, len, 0 };
+		ZSTD_outBuffer out = { packed, CAP, n };
+
+		if (streamed) {         /* no content size in the header */
+			ZSTD_compressStream2(c, &out, &in, ZSTD_e_continue);
+			while (ZSTD_compressStream2(c, &out, &in, ZSTD_e_end))
+				;
+			n = out.pos;
+		} else {
+			n += ZSTD_compress2(c, packed + n, CAP - n, in.src,
+					    len);
+		}
+	}
+	return n;
+}
+
+static void zstd_reads_what_others_make(void **state)
+{
+	ZSTD_CCtx *c = ZSTD_createCCtx();
+	size_t n, parts;
+	int streamed;
+
+	(void)state;
+	fill_unit(6);
+	ZSTD_CCtx_setParameter(c, ZSTD_c_checksumFlag, 1);
+	for (parts = 1; parts <= 4; parts *= 2)
+		for (streamed = 0; streamed < 2; streamed++) {
+			n = zstd_frames(c, parts, streamed);
+			memset(packed + n, 1, 511);
+			memset(back, 0, UNIT);
+			assert_int_equal(codec_zstd.decode(packed, n + 511,
+							   back, UNIT), 0);
+			assert_memory_equal(unit, back, UNIT);
+		}
+	ZSTD_freeCCtx(c);
+}
+
+/* A header that asks for 2 GiB of window costs nothing. */
+static void zstd_huge_window_takes_no_memory(void **state)
+{
+	static const unsigned char frame[] = {
+		0x28, 0xb5, 0x2f, 0xfd,         /* magic */
+		0x00, 21 << 3,                  /* no size; window 2^31 */
+		0x03, 0x00, 0x08,               /* last, RLE, 65536 ... */
+		'x',
+	};
+	size_t i;
+
+	(void)state;
+	assert_int_equal(codec_zstd.decode(frame, sizeof(frame), back, UNIT),
+			 0);
+	for (i = 0; i < UNIT; i++)
+		assert_int_equal(back[i], 'x');
+}
+
+static void zstd_refuses_rubbish(void **state)
+{
+	size_t n = 0, i;
+
+	(void)state;
+	fill_unit(7);
+	assert_int_equal(codec_zstd.encode(unit, UNIT, packed, UNIT, &n), 0);
+	for (i = 0; i < n; i += 97)
+		assert_int_equal(codec_zstd.decode(packed, i, back, UNIT),
+				 -EIO);
+	assert_int_equal(codec_zstd.decode(packed, n, back, UNIT - 1), -EIO);
+	packed[0] ^= 1;
+	assert_int_equal(codec_zstd.decode(packed, n, back, UNIT), -EIO);
+}
+
+static void zeroes_at_every_place(void **state)
+{
+	static unsigned char buf[1200];
+	size_t off, len, i;
+
+	(void)state;
+	for (off = 0; off < 40; off++)
+		for (len = 0; len < 1100; len += 1 + len / 9) {
+			memset(buf, 0xff, sizeof(buf));
+			memset(buf + off, 0, len);
+			assert_true(is_zero(buf + off, len));
+			for (i = 0; i < len; i += 1 + len / 50) {
+				buf[off + i] = 0x80;
+				assert_false(is_zero(buf + off, len));
+				buf[off + i] = 0;
+			}
+		}
+}
+
+static void *use_contexts(void *arg)
+{
+	unsigned char *out = malloc(2 * UNIT);
+	size_t n = 0;
+
+	(void)arg;
+	if (!out || codec_deflate.encode(unit, UNIT, out, UNIT, &n) ||
+	    codec_deflate.decode(out, n, out + UNIT, UNIT) ||
+	    codec_zstd.encode(unit, UNIT, out, UNIT, &n) ||
+	    codec_zstd.decode(out, n, out + UNIT, UNIT))
+		return "failed";
+	free(out);
+	return NULL;
+}
+
+/* The sanitizers see whether a thread's contexts go with it. */
+static void threads_bring_their_contexts(void **state)
+{
+	pthread_t t[4];
+	void *ret;
+	int i, round;
+
+	(void)state;
+	fill_unit(8);
+	for (round = 0; round < 3; round++) {
+		for (i = 0; i < 4; i++)
+			assert_int_equal(pthread_create(&t[i], NULL,
+							use_contexts, NULL),
+					 0);
+		for (i = 0; i < 4; i++) {
+			pthread_join(t[i], &ret);
+			assert_null(ret);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(deflate_others_read_ours),
+		cmocka_unit_test(deflate_encodes_as_zlib_does),
+		cmocka_unit_test(deflate_reads_large_windows),
+		cmocka_unit_test(deflate_ignores_what_follows),
+		cmocka_unit_test(deflate_refuses_rubbish),
+		cmocka_unit_test(what_does_not_shrink_says_so),
+		cmocka_unit_test(zstd_both_ways),
+		cmocka_unit_test(zstd_reads_what_others_make),
+		cmocka_unit_test(zstd_huge_window_takes_no_memory),
+		cmocka_unit_test(zstd_refuses_rubbish),
+		cmocka_unit_test(zeroes_at_every_place),
+		cmocka_unit_test(threads_bring_their_contexts),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -25,6 +25,7 @@
 #define BLOCKCORE_H
 
 #include "file.h"
+#include "options.h"
 
 struct codec;           /* deflate, zstd: codec.h */
 struct cipher;          /* keys and IV rule of one encrypted payload */
@@ -34,8 +35,6 @@ struct image_info;
 struct check_result;
 struct json;
 struct mpage;
-struct options;
-struct option_spec;
 struct policy;
 
 /* ---- views ---------------------------------------------------------------
@@ -228,6 +227,25 @@ struct format_admin {
 /* All formats of this build, in probing order; ends with NULL. */
 extern const struct format *const formats[];
 const struct format *format_find(const char *name);
+
+/*
+ * What the file below a new image offers at creation, whatever the format
+ * (protocol.c): the second table of options_new().  A name that the format's
+ * own table has as well is the format's.
+ */
+extern const struct option_spec protocol_create_options[];
+/* Applies nocow and extent_size_hint to the empty regular file at @path; where
+ * the file system does not know them nothing happens. */
+void protocol_apply(const char *path, const struct options *o);
+
+enum preallocation { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC,
+		     PREALLOC_FULL };
+/* NULL is off; else "invalid parameter value: X". */
+int preallocation_parse(const char *text, enum preallocation *mode,
+			struct err *err);
+/* FALLOC reserves the range, FULL writes zeroes, the others do nothing. */
+int preallocate(struct file *f, uint64_t off, uint64_t len,
+		enum preallocation mode, struct err *err);
 
 /* ---- images ------------------------------------------------------------- */
 

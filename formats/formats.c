@@ -2,7 +2,10 @@
 /* formats.c - the table of formats, in probing order. */
 #include "blockcore.h"
 
+extern const struct format raw_format;
+
 const struct format *const formats[] = {
+	&raw_format,
 	NULL,
 };
 

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * report.h - the text of info, map and check: what imgctl prints and what the
+ * files info, info.json, map, map.json, check, check.json of a mount hold, byte
+ * for byte.  Layout follows qemu_compat().
+ */
+#ifndef BLOCKCORE_REPORT_H
+#define BLOCKCORE_REPORT_H
+
+#include "blockcore.h"
+#include "json.h"
+
+enum report_format { REPORT_HUMAN, REPORT_JSON };
+
+/*
+ * info of one image (not of its chain).  It may be open for anything; only
+ * metadata is read.  report_info_json() makes the object, report_info() the
+ * text with its last newline.
+ */
+int report_info_json(struct image *img, struct json **info, struct err *err);
+int report_info(struct strbuf *out, struct image *img,
+		enum report_format how, struct err *err);
+/* The human form of what report_info_json() made. */
+void report_info_text(struct strbuf *out, const struct json *info);
+
+/* The summary of a check that has run (findings went to res->say).  @name:
+ * "filename" of the JSON form. */
+void report_check(struct strbuf *out, const struct check_result *res,
+		  const char *name, const char *format,
+		  enum report_format how);
+/* imgctl check's exit code: 0 clean, 2 corruptions, 3 leaks, 1 errors. */
+int report_check_code(const struct check_result *res);
+
+/*
+ * map in pieces: memory does not grow with the extents.  @start beyond the end
+ * gives the header only; @length 0 = to the end.
+ */
+struct map_cursor {
+	struct view view;
+	enum report_format how;
+	uint64_t at, end;
+	bool started, ended;
+	bool first;             /* no JSON entry was printed yet */
+	bool has_pending;
+	struct run pending;
+};
+void map_cursor_init(struct map_cursor *c, const struct view *v,
+		     enum report_format how, uint64_t start, uint64_t length);
+/*
+ * Adds the next piece (a few extents) to @out.  1: call again, 0: that was the
+ * last, negative errno: @err says why (what was added to @out before still
+ * counts: a human map prints its header and then fails on compressed data).
+ */
+int map_cursor_next(struct map_cursor *c, struct strbuf *out,
+		    struct err *err);
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * tools.h - what the subcommands of imgctl share: the program's name, its
+ * messages, opening an image for a command, and the table of commands.
+ *
+ * stdout carries results, stderr everything else.  Every message begins with
+ * prog_name(): "imgctl", or "qemu-img" when called by that name.
+ */
+#ifndef TOOLS_H
+#define TOOLS_H
+
+#include "blockcore.h"
+#include "cmdline.h"
+#include "options.h"
+#include "report.h"
+
+#include <stdio.h>
+
+/* ---- the program and its messages ---------------------------------------- */
+
+const char *prog_name(void);
+/* Called as qemu-img: what goes beyond QEMU is off (beyond.h). */
+bool prog_is_qemu_img(void);
+void prog_set_name(const char *argv0);
+
+/* "imgctl: TEXT\n" on stderr. */
+void say_error(const char *fmt, ...) printf_like(1, 2);
+/* The sentence of @err behind "imgctl: ", then its hint as it is. */
+void say_err(const struct err *err);
+/* "imgctl: warning: TEXT\n" */
+void say_warning(const char *fmt, ...) printf_like(1, 2);
+
+/* ---- opening -------------------------------------------------------------- */
+
+/* What the options of a command say about how to open an image. */
+struct open_how {
+	const char *format;     /* -f; NULL probes */
+	bool image_opts;        /* --image-opts */
+	unsigned flags;         /* image_flag */
+	enum cache_mode cache;
+};
+/* NULL after an error: "imgctl: Could not open 'NAME': ..." was printed. */
+struct image *tool_open(const char *name, const struct open_how *how);
+/* -T, -t: false after "Invalid @what option: TEXT" (@what: "cache" or
+ * "source cache") was printed. */
+bool tool_cache(const char *text, const char *what, enum cache_mode *mode);
+/* --output: false after the error (and, in 10.0's words, the tail). */
+bool tool_output(struct cmdline *cl, const char *text,
+		 enum report_format *how);
+/* Sizes on the command line: false after "Invalid @what specified..." was
+ * printed.  Both bounds are allowed values. */
+bool tool_size(const char *what, const char *text, uint64_t min, uint64_t max,
+	       uint64_t *bytes);
+/* image_opts && format: prints the sentence; every command does this. */
+bool tool_opts_conflict(const struct open_how *how);
+
+/* --object: false after the error, or after help was printed (*rc tells). */
+bool object_add(const char *definition, int *rc);
+
+/* ---- interrupts ----------------------------------------------------------- */
+
+/*
+ * A target that this command itself has created: SIGINT, SIGTERM and SIGHUP
+ * remove it (only if the name still leads to the same inode) and end the
+ * program by that signal.  guard_disarm() when the target is complete or is to
+ * stay; guard_remove() removes it now (a failed command).
+ */
+void guard_arm(const char *path, const struct stat *st);
+void guard_disarm(void);
+void guard_remove(void);
+
+/* ---- commands ------------------------------------------------------------- */
+
+struct command {
+	const char *name;
+	const char *operands;   /* help: "FILE [SIZE]" */
+	const char *help;       /* one or more sentences */
+	const struct cmd_option *options;
+	int (*run)(struct cmdline *cl);         /* exit code */
+};
+
+extern const struct command cmd_check, cmd_compare, cmd_convert, cmd_create,
+			    cmd_info, cmd_map;
+
+#endif

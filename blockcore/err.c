@@ -93,6 +93,29 @@ void err_move(struct err *to, struct err *from)
 	*from = (struct err)ERR_INIT;
 }
 
+static void warn_stderr(const char *text)
+{
+	fprintf(stderr, "warning: %s\n", text);
+}
+
+static void (*warn_fn)(const char *text) = warn_stderr;
+
+void warn_set(void (*fn)(const char *text))
+{
+	warn_fn = fn;
+}
+
+void warn(const char *fmt, ...)
+{
+	autostrbuf sb = STRBUF_INIT;
+	va_list ap;
+
+	va_start(ap, fmt);
+	strbuf_vprintf(&sb, fmt, ap);
+	va_end(ap);
+	warn_fn(sb.text);
+}
+
 void bug_at(const char *file, int line, const char *fmt, ...)
 {
 	va_list ap;

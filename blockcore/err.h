@@ -38,6 +38,14 @@ void err_move(struct err *to, struct err *from);
 
 #define autoerr __attribute__((cleanup(err_clear))) struct err
 
+/*
+ * A warning for the person at the terminal ("short-form boolean option ...
+ * deprecated"); may hold several lines, no newline at the end.  Programs set
+ * where it goes before they start threads; default: "warning: TEXT" on stderr.
+ */
+void warn(const char *fmt, ...) printf_like(1, 2);
+void warn_set(void (*fn)(const char *text));
+
 /* Our own bug: prints file, line and text, then aborts. */
 #define BUG(...) bug_at(__FILE__, __LINE__, __VA_ARGS__)
 _Noreturn void bug_at(const char *file, int line, const char *fmt, ...)

@@ -49,6 +49,8 @@ static inline void json_free_fn(struct json **v)
 /* Take ownership of @v.  json_set_take replaces an existing key in place. */
 void json_set_take(struct json *obj, const char *key, struct json *v);
 void json_append_take(struct json *arr, struct json *v);
+/* json_set_take() without looking for @key, which is known to be new. */
+void json_add_take(struct json *obj, const char *key, struct json *v);
 bool json_del(struct json *obj, const char *key);
 
 /* NULL when missing or @obj is no object. */
@@ -64,5 +66,12 @@ struct json *json_parse(const char *text, size_t len, struct err *err);
 void json_write(struct strbuf *out, const struct json *v, bool pretty,
 		unsigned indent);
 void json_write_string(struct strbuf *out, const char *s);
+
+/*
+ * One character of modified UTF-8 (C0 80 is U+0000) at *@p, not empty: the code
+ * point, or -1 for what is none (overlong, surrogate, noncharacter, cut off);
+ * @p moves behind it.
+ */
+int32_t utf8_next(const char **p, const char *end);
 
 #endif

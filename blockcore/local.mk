@@ -5,3 +5,9 @@ libimgcore_a_SOURCES += \
 	blockcore/util.h \
 	blockcore/err.c blockcore/strbuf.c
 libimgcore_a_SOURCES += blockcore/codec.c blockcore/codec-zstd.c
+	blockcore/err.c blockcore/strbuf.c \
+	blockcore/json.c \
+	blockcore/json-parse.c \
+	blockcore/json-write.c \
+	blockcore/options.c \
+	blockcore/size.c

@@ -44,12 +44,22 @@ uint64_t options_num(const struct options *o, const char *name, uint64_t def);
 void options_print(const struct options *o, struct strbuf *out);
 /* The lines of "-o help" below the headline, sorted by name. */
 void options_help(const struct options *o, struct strbuf *out);
+/* "Invalid option list": empty, or an empty item at either end. */
+bool options_list_valid(const char *list);
+/* The next "key=value" of @p, with ",," undone in the value: 1, or 0 at the
+ * end.  @value is NULL for a bare word.  The caller frees both. */
+int options_item(const char **p, char **key, char **value);
 /* Is "help" or "?" an item of the list? */
 bool options_wants_help(const char *list);
 
+/* The two-line hint behind "expects a non-negative number below 2^64". */
+#define SIZE_HINT \
+	"Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, " \
+	"tera-, peta-\nand exabytes, respectively.\n"
+
 enum size_error { SIZE_OK, SIZE_SYNTAX, SIZE_RANGE };
 /* "1.5G", "0x10", "10k": bytes; 7.2's and 10.0's differences follow
- * imgctl_compat() (qemu-img-cli.md 2).  Up to 2^64 - 1. */
+ * qemu_compat() (qemu-img-cli.md 2).  Up to 2^64 - 1. */
 enum size_error size_parse(const char *text, uint64_t *bytes);
 /* "%0.3g UNIT" of info: 197120 is "192 KiB". */
 void size_human(struct strbuf *out, uint64_t bytes);

@@ -21,6 +21,7 @@ UNIT_TESTS += tests/unit/test-codec
 # ---- shared by unit tests ----
 
 # ---- scripts ----
+SCRIPT_TESTS += tests/layers.sh
 
 # ---- data ----
 
@@ -41,3 +42,44 @@ PY_LOG_COMPILER = $(LOG_COMPILER)
 AM_TESTS_ENVIRONMENT = \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
 	top_builddir='$(abs_top_builddir)'; export top_builddir;
+
+# ---- further targets ----
+# A second tree, configured otherwise, made from what `make dist` would pack (a
+# configured source folder refuses builds outside of itself).
+OTHER_BUILD = \
+	other_build() { \
+		rm -rf "$$1"; dir=$$1; shift; \
+		$(MAKE) -s distdir distdir="$$dir" && chmod -R u+w "$$dir" && \
+		cd "$$dir" && ./configure -q "$$@" && $(MAKE) -s; \
+	}
+
+# Tests that bound memory or compare times say nothing about a sanitized build.
+NOT_SANITIZED =
+SANITIZED_TESTS = $(filter-out $(NOT_SANITIZED),$(TESTS))
+SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
+	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:log_path=$(abs_top_builddir)/sanitizer \
+	UBSAN_OPTIONS=print_stacktrace=1 \
+	TSAN_OPTIONS=halt_on_error=1:log_path=$(abs_top_builddir)/sanitizer
+# A daemon's finding fails no test by itself: its log does.
+SAN_VERDICT = tests/report . && \
+	if ls "$(abs_top_builddir)"/sanitizer.* 2>/dev/null; then false; fi
+
+.PHONY: check-asan check-tsan
+check-asan:
+	rm -f sanitizer.*
+	$(OTHER_BUILD); other_build build-asan CFLAGS='-g -O1' \
+		--enable-sanitizer=address,undefined && \
+	{ $(SAN_ENV) FUZZ_ROUNDS=2000 $(MAKE) -k check \
+		TESTS='$(SANITIZED_TESTS)' >check.log 2>&1; $(SAN_VERDICT); }
+
+# Without address randomisation: gcc 12's run-time does not know the memory
+# layout of newer kernels.
+check-tsan:
+	rm -f sanitizer.*
+	$(OTHER_BUILD); other_build build-tsan CFLAGS='-g -O1' \
+		--enable-sanitizer=thread && \
+	{ $(SAN_ENV) setarch -R $(MAKE) -k check \
+		TESTS='$(SANITIZED_TESTS)' >check.log 2>&1; $(SAN_VERDICT); }
+
+clean-local:
+	-rm -rf build-asan build-tsan

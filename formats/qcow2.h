@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2.h - what the files of the qcow2 driver share: where the fields of the
+ * format lie (qcow2.md), what an open image remembers, and the helpers that
+ * read entries and reference counts.  All numbers on disk are big-endian.
+ *
+ *   qcow2-open.c    probe, header, header extensions, dirty marks
+ *   qcow2-map.c     guest offset -> extent
+ *   qcow2-alloc.c   reference counts, free clusters
+ *   qcow2-write.c   reserve, commit, abort, unmap
+ *   qcow2-packed.c  where compressed streams go
+ */
+#ifndef FORMATS_QCOW2_H
+#define FORMATS_QCOW2_H
+
+#include "blockcore.h"
+#include "codec.h"
+
+#define QCOW2_MAGIC 0x514649fbu
+
+/* Header (qcow2.md 1). */
+enum {
+	QH_MAGIC = 0,
+	QH_VERSION = 4,
+	QH_BACKING_OFFSET = 8,
+	QH_BACKING_SIZE = 16,
+	QH_CLUSTER_BITS = 20,
+	QH_SIZE = 24,
+	QH_CRYPT_METHOD = 32,
+	QH_L1_SIZE = 36,                /* with QH_L1_OFFSET: one write of 12 */
+	QH_L1_OFFSET = 40,
+	QH_REFTABLE_OFFSET = 48,        /* with ..._CLUSTERS: one write of 12 */
+	QH_REFTABLE_CLUSTERS = 56,
+	QH_NB_SNAPSHOTS = 60,           /* with ..._OFFSET: one write of 12 */
+	QH_SNAPSHOTS_OFFSET = 64,
+	QH_V2_LENGTH = 72,              /* a version 2 header ends here */
+	QH_INCOMPAT = 72,
+	QH_COMPAT = 80,
+	QH_AUTOCLEAR = 88,
+	QH_REFCOUNT_ORDER = 96,
+	QH_HEADER_LENGTH = 100,
+	QH_V3_MIN_LENGTH = 104,
+	QH_COMPRESSION_TYPE = 104,
+	QH_V3_LENGTH = 112,             /* what is written */
+};
+
+/* Feature bits (qcow2.md 2). */
+#define QINCOMPAT_DIRTY         (UINT64_C(1) << 0)
+#define QINCOMPAT_CORRUPT       (UINT64_C(1) << 1)
+#define QINCOMPAT_DATA_FILE     (UINT64_C(1) << 2)
+#define QINCOMPAT_COMPRESSION   (UINT64_C(1) << 3)
+#define QINCOMPAT_EXTL2         (UINT64_C(1) << 4)
+#define QINCOMPAT_KNOWN         UINT64_C(0x1f)
+#define QCOMPAT_LAZY_REFCOUNTS  (UINT64_C(1) << 0)
+#define QAUTOCLEAR_BITMAPS      (UINT64_C(1) << 0)
+#define QAUTOCLEAR_DATA_RAW     (UINT64_C(1) << 1)
+#define QAUTOCLEAR_KNOWN        UINT64_C(0x3)
+
+/* Header extensions (qcow2.md 3): type u32, length u32, data, pad to 8. */
+enum {
+	QEXT_END = 0,
+	QEXT_BITMAPS = 0x23852875,
+	QEXT_LUKS = 0x0537be77,
+	QEXT_DATA_FILE = 0x44415441,
+	QEXT_FEATURES = 0x6803f857,
+};
+#define QEXT_BACKING_FORMAT 0xe2792acau
+#define QFEATURE_ENTRY 48               /* type u8, bit u8, name[46] */
+
+/* Bitmaps extension. */
+enum {
+	QB_COUNT = 0,
+	QB_RESERVED = 4,
+	QB_DIR_SIZE = 8,
+	QB_DIR_OFFSET = 16,
+	QB_LENGTH = 24,
+};
+
+/* Bitmap directory entry (qcow2.md 8). */
+enum {
+	QBD_TABLE_OFFSET = 0,
+	QBD_TABLE_SIZE = 8,
+	QBD_FLAGS = 12,
+	QBD_TYPE = 16,
+	QBD_GRANULARITY_BITS = 17,
+	QBD_NAME_SIZE = 18,
+	QBD_EXTRA_SIZE = 20,
+	QBD_FIXED = 24,
+};
+
+/* Snapshot table entry (qcow2.md 7). */
+enum {
+	QS_L1_OFFSET = 0,
+	QS_L1_SIZE = 8,
+	QS_ID_LEN = 12,
+	QS_NAME_LEN = 14,
+	QS_DATE_SEC = 16,
+	QS_DATE_NSEC = 20,
+	QS_VM_CLOCK_NSEC = 24,
+	QS_VM_STATE_SIZE = 32,
+	QS_EXTRA_SIZE = 36,
+	QS_FIXED = 40,
+	QS_EXTRA_VM_STATE_SIZE = 40,
+	QS_EXTRA_DISK_SIZE = 48,
+	QS_EXTRA_ICOUNT = 56,
+};
+
+/* L1, L2, refcount table entries (qcow2.md 4 and 6). */
+#define QL1_HOST        UINT64_C(0x00fffffffffffe00)
+#define QL1_RESERVED    UINT64_C(0x7f000000000001ff)
+#define QL2_ZERO        UINT64_C(1)
+#define QL2_HOST        UINT64_C(0x00fffffffffffe00)
+#define QL2_RESERVED    UINT64_C(0x3f000000000001fe)
+#define QL2_COMPRESSED  (UINT64_C(1) << 62)
+#define QCOPIED         (UINT64_C(1) << 63)
+#define QRT_HOST        UINT64_C(0xfffffffffffffe00)
+#define QRT_RESERVED    UINT64_C(0x1ff)
+
+/* Bounds of what an image may ask for (rule 14). */
+#define QCOW2_MIN_CLUSTER_BITS 9
+#define QCOW2_MAX_CLUSTER_BITS 21
+#define QCOW2_MAX_L1_BYTES (32 * MiB)
+#define QCOW2_MAX_REFTABLE_BYTES (8 * MiB)
+#define QCOW2_MAX_SNAPSHOTS 65536
+#define QCOW2_MAX_BITMAPS 65535
+#define QCOW2_MAX_HOST (UINT64_C(1) << 56)
+
+/* A header extension as found, in the order of the file. */
+struct qcow2_ext {
+	uint32_t type, len;
+	unsigned char *data;
+};
+
+struct qcow2 {
+	/* Constant after open. */
+	unsigned version;
+	unsigned cluster_bits;
+	unsigned refcount_order;        /* a count has 1 << order bits */
+	unsigned l2_entry;              /* bytes: 8, or 16 with subclusters */
+	unsigned compression;           /* 0 deflate, 1 zstd */
+	uint32_t crypt_method;
+	uint32_t header_length;
+	uint64_t incompat, compat;
+	uint64_t autoclear;             /* as found in the file */
+	uint64_t l1_offset;
+	uint32_t l1_size;               /* entries */
+	uint32_t nb_snapshots;
+	uint64_t snapshots_offset;
+	bool usable;                    /* map() and writing understand it */
+
+	/* Extensions; the parsed ones are also in the list. */
+	struct qcow2_ext *exts;
+	size_t nr_exts;
+	bool has_bitmaps;               /* the extension is there */
+	uint32_t nb_bitmaps;
+	uint64_t bitmaps_size, bitmaps_offset;  /* of the directory */
+	bool has_luks;
+	uint64_t luks_offset, luks_length;
+	char *data_file;                /* as stored, or NULL */
+
+	/* The allocator.  "space" may be taken inside the gate and under a
+	 * page; "grow" is taken before the gate and held across I/O by who
+	 * adds refcount blocks or a larger refcount table. */
+	pthread_mutex_t grow;
+	pthread_mutex_t space;
+	_Atomic uint64_t file_end;      /* no cluster at or beyond it was ever
+					 * in use */
+	uint64_t reftable_offset;       /* space */
+	uint32_t reftable_clusters;     /* space */
+	uint64_t free_index;            /* space: no free cluster below it */
+	uint64_t packed_next;           /* space: where the next stream goes;
+					 * 0: in a new cluster */
+};
+
+/* view->root of what is not the live disk (a snapshot). */
+struct qcow2_root {
+	uint64_t l1_offset;
+	uint32_t l1_size;               /* entries */
+};
+
+static inline struct qcow2 *qcow2_of(const struct image *img)
+{
+	return img->priv;
+}
+
+/* Guest bytes that one L2 table maps. */
+static inline uint64_t qcow2_l2_cover(const struct qcow2 *q)
+{
+	return (UINT64_C(1) << (2 * q->cluster_bits)) / q->l2_entry;
+}
+
+/* ---- compressed descriptors (qcow2.md 5) --------------------------------- */
+
+static inline unsigned qcow2_packed_shift(unsigned cluster_bits)
+{
+	return 62 - (cluster_bits - 8);
+}
+
+static inline uint64_t qcow2_packed_host(const struct qcow2 *q, uint64_t e)
+{
+	return e & ((UINT64_C(1) << qcow2_packed_shift(q->cluster_bits)) - 1);
+}
+
+/* An upper bound (rule 8). */
+static inline uint32_t qcow2_packed_len(const struct qcow2 *q, uint64_t e)
+{
+	uint64_t n = (e & ~(QCOPIED | QL2_COMPRESSED)) >>
+		     qcow2_packed_shift(q->cluster_bits);
+
+	return (uint32_t)((n + 1) * 512 - qcow2_packed_host(q, e) % 512);
+}
+
+/* ---- reference counts, 1 << order bits wide (qcow2.md 6) ----------------- */
+
+static inline uint64_t refcount_max(unsigned order)
+{
+	return order == 6 ? UINT64_MAX : (UINT64_C(1) << (1u << order)) - 1;
+}
+
+/* Counts in one cluster of them. */
+static inline uint64_t qcow2_refs_per_block(const struct qcow2 *q)
+{
+	return UINT64_C(8) << q->cluster_bits >> q->refcount_order;
+}
+
+static inline uint64_t refcount_get(const void *block, unsigned order,
+				    uint64_t i)
+{
+	const unsigned char *p = block;
+	unsigned bits = 1u << order;
+
+	switch (order) {
+	case 3:
+		return p[i];
+	case 4:
+		return be16_at(p + 2 * i);
+	case 5:
+		return be32_at(p + 4 * i);
+	case 6:
+		return be64_at(p + 8 * i);
+	default:        /* entry 0 is in the least significant bits */
+		return p[i * bits / 8] >> i * bits % 8 & ((1u << bits) - 1);
+	}
+}
+
+static inline void refcount_put(void *block, unsigned order, uint64_t i,
+				uint64_t count)
+{
+	unsigned char *p = block;
+	unsigned bits = 1u << order, shift = (unsigned)(i * bits % 8);
+	unsigned mask;
+
+	switch (order) {
+	case 3:
+		p[i] = (unsigned char)count;
+		return;
+	case 4:
+		be16_put(p + 2 * i, (uint16_t)count);
+		return;
+	case 5:
+		be32_put(p + 4 * i, (uint32_t)count);
+		return;
+	case 6:
+		be64_put(p + 8 * i, count);
+		return;
+	default:
+		mask = ((1u << bits) - 1) << shift;
+		p[i * bits / 8] = (unsigned char)
+			((p[i * bits / 8] & ~mask) | (unsigned)count << shift);
+	}
+}
+
+/* ---- qcow2-open.c -------------------------------------------------------- */
+
+/* The name in the image's own feature table of bit @bit of set @type (0
+ * incompatible, 1 compatible, 2 autoclear); NULL: none.  At most 46 bytes,
+ * not NUL-terminated: *@len. */
+const char *qcow2_feature_name(const struct qcow2 *q, unsigned type,
+			       unsigned bit, size_t *len);
+
+/* ---- qcow2-map.c --------------------------------------------------------- */
+
+int qcow2_map(const struct view *v, uint64_t off, uint64_t len,
+	      struct extent *ext);
+/* The 8 bytes at @host (a multiple of 8) of a table, through the cache. */
+int qcow2_entry(struct image *img, uint64_t host, uint64_t *entry);
+/*
+ * Rule 14, where entries are read: 0, or -EIO after image_corrupt().  A good
+ * L1 entry's offset is a whole cluster inside the file, or 0; so is that of a
+ * good L2 entry (of a compressed one: begins inside the file).
+ */
+int qcow2_l1_check(struct image *img, uint64_t index, uint64_t e);
+int qcow2_l2_check(struct image *img, uint64_t table, uint64_t index,
+		   uint64_t e);
+/* Is @host, the start of a table or cluster, inside the file as it is now? */
+bool qcow2_inside(struct image *img, uint64_t host);
+
+/* ---- qcow2-alloc.c ------------------------------------------------------- */
+
+/* Sets up the allocator's state from the header's values. */
+int qcow2_alloc_init(struct image *img, uint64_t reftable_offset,
+		     uint32_t reftable_clusters);
+/* The count of the cluster that holds @host. */
+int qcow2_refcount(struct image *img, uint64_t host, uint64_t *count);
+/*
+ * Takes the first run of free clusters: @want of them, fewer only where a
+ * page of counts ends.  Their counts are 1 on return.  @max: the run must end
+ * at or below this host offset.
+ */
+int qcow2_alloc(struct image *img, uint64_t want, uint64_t max,
+		uint64_t *host, uint64_t *n);
+/* Adds @delta (1 or -1) to the counts of every cluster that [host, host + len)
+ * touches.  -EOVERFLOW: a count would not fit; nothing was changed. */
+int qcow2_refcount_add(struct image *img, uint64_t host, uint64_t len,
+		       int delta);
+/* Gives back clusters whose counts are 1 and that nothing ever pointed to. */
+void qcow2_unalloc(struct image *img, uint64_t host, uint64_t n);
+int qcow2_release_probe(struct image *img, struct file *f, uint64_t host,
+			uint64_t len);
+int qcow2_release(struct image *img, struct file *f, uint64_t host,
+		  uint64_t len);
+
+/* ---- qcow2-packed.c ------------------------------------------------------ */
+
+/* Room for @len bytes behind the last stream, or in new clusters. */
+int qcow2_packed_alloc(struct image *img, uint32_t len, uint64_t *host);
+uint64_t qcow2_packed_entry(const struct qcow2 *q, uint64_t host,
+			    uint32_t len);
+
+/* ---- qcow2-write.c ------------------------------------------------------- */
+
+int qcow2_reserve(struct image *img, struct reserve *res);
+void qcow2_commit(struct image *img, const struct reserve *res);
+void qcow2_abort(struct image *img, const struct reserve *res);
+int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
+		enum unmap_how how, uint64_t *done);
+
+/* ---- qcow2-create.c, -check.c, -info.c ----------------------------------- */
+
+extern const struct format_admin qcow2_admin;
+extern const struct format qcow2_format;
+
+#endif

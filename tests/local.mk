@@ -22,6 +22,7 @@ UNIT_TESTS += tests/unit/test-codec
 
 # ---- scripts ----
 SCRIPT_TESTS += tests/layers.sh
+SCRIPT_TESTS += tests/man.sh
 
 # ---- data ----
 

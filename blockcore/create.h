@@ -11,9 +11,6 @@
 #include "blockcore.h"
 #include "options.h"
 
-/* What the file below every image can be asked for (nocow ...). */
-extern const struct option_spec file_create_options[];
-
 /*
  * The format's and the file's options for "-o", after these checks (sentences
  * are qemu-img's, without a file name): unknown format, format without create,

@@ -33,22 +33,22 @@ int report_check_code(const struct check_result *res);
 
 /*
  * map in pieces: memory does not grow with the extents.  @start beyond the end
- * gives the header only; @length 0 = to the end.
+ * gives an empty map; @length UINT64_MAX = to the end.
  */
 struct map_cursor {
 	struct view view;
 	enum report_format how;
 	uint64_t at, end;
 	bool started, ended;
-	bool first;             /* no JSON entry was printed yet */
+	bool listed;            /* an entry was printed */
 	bool has_pending;
-	struct run pending;
+	struct run pending;     /* grows until the next one differs */
 };
 void map_cursor_init(struct map_cursor *c, const struct view *v,
 		     enum report_format how, uint64_t start, uint64_t length);
 /*
- * Adds the next piece (a few extents) to @out.  1: call again, 0: that was the
- * last, negative errno: @err says why (what was added to @out before still
+ * Adds the next piece to @out: the work is bounded, so it may be nothing yet.
+ * 1: call again, 0: that was the last, negative errno: @err says why (what was added to @out before still
  * counts: a human map prints its header and then fails on compressed data).
  */
 int map_cursor_next(struct map_cursor *c, struct strbuf *out,

@@ -74,7 +74,6 @@ struct cmdline {
 	int argc, at;
 	char **argv;            /* argv[0] is the command's name */
 	const char *cluster;    /* rest of "-abc" */
-	bool no_more;           /* "--" was seen */
 	bool in_order;          /* stop at the first operand */
 	char **operands;        /* valid after CMD_END */
 	int nr_operands;

@@ -51,6 +51,9 @@ bool tool_output(struct cmdline *cl, const char *text,
  * printed.  Both bounds are allowed values. */
 bool tool_size(const char *what, const char *text, uint64_t min, uint64_t max,
 	       uint64_t *bytes);
+/* -o: false after "Invalid option list: TEXT" was printed (empty, or an item
+ * is). */
+bool tool_option_list(const char *text);
 /* image_opts && format: prints the sentence; every command does this. */
 bool tool_opts_conflict(const struct open_how *how);
 

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * beyond.h - what imgctl does and qemu-img does not.  Called as qemu-img all of
+ * it is off: then the sentence and the exit code are qemu-img's.
+ */
+#ifndef TOOLS_BEYOND_H
+#define TOOLS_BEYOND_H
+
+#include <stdbool.h>
+
+enum beyond {
+	BEYOND_CHECK,           /* check of a format that QEMU cannot check */
+	BEYOND_SAFE,            /* --safe, IMGCTL_SAFE: the path policy */
+};
+
+/* Is this a case that is off now?  @format may be NULL. */
+bool beyond_qemu(enum beyond what, const char *format);
+
+#endif

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * imgctl.c - finds the subcommand and runs it.
+ *
+ * Knows the table of commands and the options that stand before one.  Refuses
+ * to know what a command does.
+ */
+#include "tools.h"
+
+const struct command *const commands[] = {
+	&cmd_check,
+	&cmd_create,
+	&cmd_info,
+	&cmd_map,
+	NULL,
+};
+
+/* qemu-img's other commands: known by name, so that the answer is about them
+ * and not about a typing error. */
+static const char *const later_commands[] = {
+	"amend", "bench", "bitmap", "commit", "dd", "measure", "rebase",
+	"resize", "snapshot",
+};
+
+static const struct cmd_option global_options[] = {
+	{ 'V', "version", NULL, "print the version and exit", 0 },
+	{ 'T', "trace", "EVENTS", "accepted, without effect", 0 },
+	{ 0, NULL, NULL, NULL, 0 },
+};
+
+/* Messages of the engine; "warning: " gets the program's name in front. */
+static void log_stderr(void *data, const char *line)
+{
+	(void)data;
+	if (!strncmp(line, "warning: ", 9))
+		fprintf(stderr, "%s: ", prog_name());
+	fprintf(stderr, "%s\n", line);
+}
+
+static int command_run(const struct command *cmd, int argc, char **argv)
+{
+	struct cmdline cl;
+	int rc;
+
+	cmdline_init(&cl, cmd, argc, argv);
+	rc = cmd->run(&cl);
+	cmdline_free(&cl);
+	return rc;
+}
+
+static int command_find(const struct cmdline *top)
+{
+	const char *name = top->operands[0];
+
+	for (const struct command *const *c = commands; *c; c++)
+		if (!strcmp((*c)->name, name))
+			return command_run(*c, top->nr_operands,
+					   top->operands);
+	for (size_t i = 0; i < ARRAY_SIZE(later_commands); i++)
+		if (!strcmp(later_commands[i], name)) {
+			say_error("The command '%s' is not available in this"
+				  " version yet", name);
+			return 1;
+		}
+	return usage_error(top, "Command not found: %s", name);
+}
+
+static int main_run(struct cmdline *top)
+{
+	const char *arg;
+	int id;
+
+	top->options = global_options;
+	top->in_order = true;
+	while ((id = cmdline_next(top, &arg)) != CMD_END) {
+		if (id == CMD_STOP)
+			return top->rc;
+		if (id == 'V') {
+			version_print();
+			return 0;
+		}
+	}
+	if (!top->nr_operands)
+		return usage_error(top, "Not enough arguments");
+	return command_find(top);
+}
+
+/* A full disk or a closed pipe below stdout is a failure. */
+static int stdout_close(int rc)
+{
+	bool bad = ferror(stdout);
+
+	if (fclose(stdout) || bad) {
+		if (errno != EPIPE)
+			say_error("Could not write the output: %s",
+				  strerror(errno));
+		return rc ? rc : 1;
+	}
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	struct cmdline top;
+	int rc;
+
+	prog_set_name(argc > 0 ? argv[0] : "imgctl");
+	log_set(log_stderr, NULL);
+	cmdline_init(&top, NULL, argc, argv);
+	rc = main_run(&top);
+	cmdline_free(&top);
+	return stdout_close(rc);
+}

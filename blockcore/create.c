@@ -209,7 +209,7 @@ int image_create(const struct image_create *c, struct err *err)
 	const struct format_admin *admin = c->fmt->admin;
 	struct image_create whole = *c;
 	struct file *f;
-	bool created;
+	bool created = false;
 	int ret = 0;
 
 	whole.size = round_up(min_u64(c->size, UINT64_MAX - SECTOR_SIZE),

@@ -302,9 +302,21 @@ random_file() {
 	}' > "$1"
 }
 
-# A program started with IMGFS_PAUSE=POINT:FIFO waits at that point until
-# release_pause FIFO.
-release_pause() {
-	timeout 20 sh -c 'echo > "$1"' sh "$1" ||
-		fail "nobody waits at the pause point of $1"
+# paused POINT COMMAND...: starts the command and returns when it waits at that
+# pause point.  resume lets it go on; $pid is its id, for wait.
+paused() {
+	point=$1
+	shift
+	rm -f "$tmp/pause"
+	mkfifo "$tmp/pause"
+	IMGFS_PAUSE=$point:$tmp/pause "$@" &
+	pid=$!
+	started="$started $pid"
+	# Opening returns when the command has opened the other end.
+	exec 7>"$tmp/pause"
+}
+
+resume() {
+	echo >&7
+	exec 7>&-
 }

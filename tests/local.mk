@@ -21,6 +21,7 @@ UNIT_TESTS += tests/unit/test-codec
 # ---- shared by unit tests ----
 
 # ---- scripts ----
+SCRIPT_TESTS += tests/dist.sh
 SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/man.sh
 
@@ -29,7 +30,7 @@ SCRIPT_TESTS += tests/man.sh
 # ---- machinery ----
 check_LIBRARIES += tests/libtest.a
 check_PROGRAMS += $(UNIT_TESTS)
-dist_check_SCRIPTS += $(SCRIPT_TESTS) tests/run tests/report
+dist_check_SCRIPTS += $(SCRIPT_TESTS) tests/run tests/report tests/chroot
 TESTS += $(UNIT_TESTS) $(SCRIPT_TESTS)
 EXTRA_DIST += $(TEST_FILES) tests/lib.sh
 
@@ -65,7 +66,7 @@ SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
 SAN_VERDICT = tests/report . && \
 	if ls "$(abs_top_builddir)"/sanitizer.* 2>/dev/null; then false; fi
 
-.PHONY: check-asan check-tsan
+.PHONY: check-asan check-tsan check-trixie
 check-asan:
 	rm -f sanitizer.*
 	$(OTHER_BUILD); other_build build-asan CFLAGS='-g -O1' \
@@ -81,6 +82,10 @@ check-tsan:
 		--enable-sanitizer=thread && \
 	{ $(SAN_ENV) setarch -R $(MAKE) -k check \
 		TESTS='$(SANITIZED_TESTS)' >check.log 2>&1; $(SAN_VERDICT); }
+
+# Debian 13: newer compiler, libfuse 3.17, QEMU 10.  Needs root, debootstrap.
+check-trixie:
+	cd $(srcdir) && tests/chroot trixie check
 
 clean-local:
 	-rm -rf build-asan build-tsan

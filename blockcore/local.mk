@@ -18,14 +18,8 @@ libimgcore_a_SOURCES += blockcore/json-parse.c
 libimgcore_a_SOURCES += blockcore/json-write.c
 libimgcore_a_SOURCES += blockcore/options.c
 libimgcore_a_SOURCES += blockcore/size.c
-libimgcore_a_SOURCES += \
-	blockcore/blockcore.h blockcore/codec.h blockcore/err.h \
-	blockcore/file.h blockcore/job.h blockcore/json.h \
-	blockcore/options.h blockcore/spec.h blockcore/strbuf.h \
-	blockcore/util.h \
-	blockcore/err.c blockcore/strbuf.c
-libimgcore_a_SOURCES += blockcore/codec.c blockcore/codec-zstd.c
-libimgcore_a_SOURCES += blockcore/create.h blockcore/report.h
+libimgcore_a_SOURCES += blockcore/create.h
+libimgcore_a_SOURCES += blockcore/report.h
 libimgcore_a_SOURCES += blockcore/report.c
 libimgcore_a_SOURCES += blockcore/report-map.c
 libimgcore_a_SOURCES += blockcore/create.c

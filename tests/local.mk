@@ -26,6 +26,9 @@ SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/man.sh
 
 # ---- data ----
+TEST_FILES += tests/fuzz/mutate
+TEST_FILES += tests/locks.py
+TEST_FILES += tests/mutate.sh
 
 # ---- machinery ----
 check_LIBRARIES += tests/libtest.a

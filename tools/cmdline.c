@@ -156,6 +156,10 @@ static int long_option(struct cmdline *cl, const char **arg)
 		return ambiguous(cl, word, n);
 	if (!o && n && !strncmp("help", word + 2, n) && !value)
 		return help_stop(cl);
+	if (!o && !strcmp(word, "--safe") && !prog_is_qemu_img()) {
+		tool_set_safe();
+		return cmdline_next(cl, arg);
+	}
 	if (!o)
 		return bad_option(cl, UNRECOGNIZED, word,
 				  "unrecognized option '%s'", word);

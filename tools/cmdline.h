@@ -14,7 +14,7 @@
  *	if (cl->nr_operands != 1)
  *		return usage_error(cl, "Expecting one image file name");
  *
- * Errors, -h and --help are dealt with inside: CMD_STOP.
+ * Errors, -h and --help are dealt with inside: CMD_STOP.  --safe is too.
  */
 #ifndef TOOLS_CMDLINE_H
 #define TOOLS_CMDLINE_H
@@ -42,7 +42,6 @@ enum {
 	OPT_SALVAGE,
 	OPT_BITMAPS,
 	OPT_SKIP_BROKEN,
-	OPT_SAFE,
 	OPT_COMMAND,            /* first of a command's own */
 };
 

@@ -56,6 +56,14 @@ static void help_option(const struct cmd_option *o)
 	wrap(o->help, HELP_COLUMN, HELP_COLUMN);
 }
 
+static const struct cmd_option safe_option = {
+	OPT_COMMAND, "safe", NULL, "follow names found inside an image only"
+	" below the image's folder (also: IMGCTL_SAFE=1)", 0
+};
+static const struct cmd_option help_itself = {
+	'h', "help", NULL, "print this help and exit", 0
+};
+
 void help_command(const struct command *cmd)
 {
 	printf("Usage:\n  %s %s [OPTION]... %s\n\n", prog_name(), cmd->name,
@@ -65,7 +73,9 @@ void help_command(const struct command *cmd)
 	for (const struct cmd_option *o = cmd->options; o->id; o++)
 		if (shown(o))
 			help_option(o);
-	puts("  -h, --help                  print this help and exit");
+	if (!prog_is_qemu_img())
+		help_option(&safe_option);
+	help_option(&help_itself);
 }
 
 static void list_formats(const char *head)

@@ -28,13 +28,16 @@ static const struct cmd_option global_options[] = {
 	{ 0, NULL, NULL, NULL, 0 },
 };
 
-/* Messages of the engine; "warning: " gets the program's name in front. */
+/* Messages of the engine are whole lines already. */
 static void log_stderr(void *data, const char *line)
 {
 	(void)data;
-	if (!strncmp(line, "warning: ", 9))
-		fprintf(stderr, "%s: ", prog_name());
 	fprintf(stderr, "%s\n", line);
+}
+
+static void warn_stderr(const char *text)
+{
+	say_warning("%s", text);
 }
 
 static int command_run(const struct command *cmd, int argc, char **argv)
@@ -106,6 +109,7 @@ int main(int argc, char **argv)
 
 	prog_set_name(argc > 0 ? argv[0] : "imgctl");
 	log_set(log_stderr, NULL);
+	warn_set(warn_stderr);
 	cmdline_init(&top, NULL, argc, argv);
 	rc = main_run(&top);
 	cmdline_free(&top);

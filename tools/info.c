@@ -6,6 +6,7 @@
  * report.c's.
  */
 #include "tools.h"
+#include "json.h"
 #include "spec.h"
 
 static const struct cmd_option info_options[] = {
@@ -30,45 +31,31 @@ struct info {
 
 /* ---- the chain -------------------------------------------------------------------- */
 
-static int seen(const struct json *list, const char *name)
+/* Was @name printed already, or is this no end ever? */
+static bool chain_loops(const struct json *list, const char *name)
 {
 	for (size_t i = 0; i < list->n; i++)
 		if (!strcmp(json_get_str(list->items[i], "filename"), name))
-			return 1;
+			return true;
 	return list->n >= CHAIN_MAX;
-}
-
-static int chain_loops(const struct json *list, const char *name)
-{
-	if (!seen(list, name))
-		return 0;
-	say_error("Backing file '%s' creates an infinite loop.", name);
-	return 1;
 }
 
 /* The image below @img; *next is NULL at the end of the chain. */
 static int chain_next(const struct info *in, const struct image *img,
 		      struct image **next)
 {
-	struct image_args args = { .flags = in->how.flags,
-				   .cache = in->how.cache };
 	autofree char *full = NULL;
-	autojson *node = NULL;
 	autoerr err = ERR_INIT;
-	int ret;
 
 	*next = NULL;
 	if (!in->chain || !img->backing_name)
 		return 0;
 	full = spec_join(img->name, img->backing_name);
-	if (chain_loops(in->list, full))
+	if (chain_loops(in->list, full)) {
+		say_error("Backing file '%s' creates an infinite loop.", full);
 		return 1;
-	ret = spec_parse_child(img->backing_name, img->name, img->backing_fmt,
-			       &node, &err);
-	args.node = node;
-	if (!ret)
-		ret = image_open(&args, next, &err);
-	if (!ret)
+	}
+	if (!tool_open_below(img, &in->how, next, &err))
 		return 0;
 	err_prefix(&err, "Could not open '%s': ", full);
 	say_err(&err);

@@ -14,6 +14,7 @@ imgctl_SOURCES += tools/help.c
 imgctl_SOURCES += tools/info.c
 imgctl_SOURCES += tools/map.c
 imgctl_SOURCES += tools/object.c
+imgctl_SOURCES += tools/open.c
 imgctl_SOURCES += tools/progress.c
 imgctl_SOURCES += tools/say.c
 imgctl_LDADD = $(CORE_LIBS)

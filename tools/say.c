@@ -58,20 +58,6 @@ void say_warning(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-struct image *tool_open(const char *file, const struct open_how *how)
-{
-	struct image *img = NULL;
-	autoerr err = ERR_INIT;
-
-	if (image_open_name(file, how->image_opts, how->format, how->flags,
-			    how->cache, &img, &err)) {
-		err_prefix(&err, "Could not open '%s': ", file);
-		say_err(&err);
-		return NULL;
-	}
-	return img;
-}
-
 bool tool_opts_conflict(const struct open_how *how)
 {
 	if (!how->image_opts || !how->format)
@@ -82,11 +68,7 @@ bool tool_opts_conflict(const struct open_how *how)
 
 bool tool_option_list(const char *text)
 {
-	size_t n = strlen(text), commas = 0;
-
-	while (commas < n && text[n - 1 - commas] == ',')
-		commas++;
-	if (n && text[0] != ',' && commas % 2 == 0)
+	if (options_list_valid(text))
 		return true;
 	say_error("Invalid option list: %s", text);
 	return false;

@@ -41,6 +41,11 @@ struct open_how {
 };
 /* NULL after an error: "imgctl: Could not open 'NAME': ..." was printed. */
 struct image *tool_open(const char *name, const struct open_how *how);
+/* The image below @img, which was opened without its chain. */
+int tool_open_below(const struct image *img, const struct open_how *how,
+		    struct image **below, struct err *err);
+/* --safe was given. */
+void tool_set_safe(void);
 /* -T, -t: false after "Invalid @what option: TEXT" (@what: "cache" or
  * "source cache") was printed. */
 bool tool_cache(const char *text, const char *what, enum cache_mode *mode);

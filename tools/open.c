@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * open.c - opens an image for a command and words the failure.
+ *
+ * Knows the safe mode (--safe, IMGCTL_SAFE=1): names found inside the image
+ * lead only below the folder of the image itself.
+ */
+#include "tools.h"
+#include "beyond.h"
+#include "json.h"
+#include "spec.h"
+
+static bool safe;
+
+void tool_set_safe(void)
+{
+	safe = true;
+}
+
+static bool safe_wanted(void)
+{
+	const char *v = getenv("IMGCTL_SAFE");
+
+	if (beyond_qemu(BEYOND_SAFE, NULL))
+		return false;
+	return safe || (v && *v && strcmp(v, "0"));
+}
+
+/* The file at the bottom of @node, or NULL. */
+static const char *node_file(const struct json *node)
+{
+	const char *name = NULL;
+
+	for (; node && !name; node = json_get(node, "file"))
+		name = json_get_str(node, "filename");
+	return name;
+}
+
+/* The rule of this process for names inside @node's image, made once: the
+ * images of one command may refer to each other's folders. */
+static int policy_for(const struct json *node, const struct policy **policy,
+		      struct err *err)
+{
+	static struct policy *made;
+	const char *file = node_file(node);
+	const char *slash = file ? strrchr(file, '/') : NULL;
+	autofree char *dir = NULL;
+
+	if (!safe_wanted() || !file)
+		return 0;
+	dir = slash ? strndup(file, (size_t)(slash - file) + 1) : strdup(".");
+	if (!made)
+		made = policy_new();
+	*policy = made;
+	return policy_allow(made, dir, err);
+}
+
+static int open_it(const char *file, const struct open_how *how,
+		   struct image **img, struct err *err)
+{
+	struct image_args args = { .flags = how->flags, .cache = how->cache };
+	autojson *node = NULL;
+	int ret;
+
+	if (!safe_wanted())
+		return image_open_name(file, how->image_opts, how->format,
+				       how->flags, how->cache, img, err);
+	ret = spec_parse(file, how->image_opts ? SPEC_IMAGE_OPTS : SPEC_NAME,
+			 how->format, &node, err);
+	if (!ret)
+		ret = policy_for(node, &args.policy, err);
+	args.node = node;
+	return ret ? ret : image_open(&args, img, err);
+}
+
+struct image *tool_open(const char *file, const struct open_how *how)
+{
+	struct image *img = NULL;
+	autoerr err = ERR_INIT;
+
+	if (open_it(file, how, &img, &err)) {
+		err_prefix(&err, "Could not open '%s': ", file);
+		say_err(&err);
+		return NULL;
+	}
+	return img;
+}
+
+int tool_open_below(const struct image *img, const struct open_how *how,
+		    struct image **below, struct err *err)
+{
+	struct image_args args = { .flags = how->flags, .cache = how->cache,
+				   .policy = img->policy,
+				   .self_policy = img->policy };
+	autojson *node = NULL;
+	int ret;
+
+	ret = spec_parse_child(img->backing_name, img->name, img->backing_fmt,
+			       &node, err);
+	args.node = node;
+	return ret ? ret : image_open(&args, below, err);
+}

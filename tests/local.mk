@@ -29,6 +29,8 @@ SCRIPT_TESTS += tests/man.sh
 TEST_FILES += tests/fuzz/mutate
 TEST_FILES += tests/locks.py
 TEST_FILES += tests/mutate.sh
+TEST_FILES += tests/mount-helpers.sh
+TEST_FILES += tests/fuzz/run
 
 # ---- machinery ----
 check_LIBRARIES += tests/libtest.a
@@ -69,7 +71,7 @@ SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
 SAN_VERDICT = tests/report . && \
 	if ls "$(abs_top_builddir)"/sanitizer.* 2>/dev/null; then false; fi
 
-.PHONY: check-asan check-tsan check-trixie
+.PHONY: check-asan check-tsan check-trixie fuzz
 check-asan:
 	rm -f sanitizer.*
 	$(OTHER_BUILD); other_build build-asan CFLAGS='-g -O1' \
@@ -86,9 +88,21 @@ check-tsan:
 	{ $(SAN_ENV) setarch -R $(MAKE) -k check \
 		TESTS='$(SANITIZED_TESTS)' >check.log 2>&1; $(SAN_VERDICT); }
 
+# FUZZ_SECONDS=3600 make fuzz: libFuzzer (clang) on whole images.
+EXTRA_PROGRAMS += tests/fuzz/fuzz-image
+tests_fuzz_fuzz_image_SOURCES = tests/fuzz/fuzz-image.c
+tests_fuzz_fuzz_image_LDADD = $(CORE_LIBS)
+tests_fuzz_fuzz_image_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+
+fuzz: all
+	$(OTHER_BUILD); other_build build-fuzz CC=clang CFLAGS='-g -O1' \
+		--enable-sanitizer=address,undefined,fuzzer-no-link && \
+	$(MAKE) -s tests/fuzz/fuzz-image$(EXEEXT) && \
+	top_builddir='$(abs_top_builddir)' tests/fuzz/run
+
 # Debian 13: newer compiler, libfuse 3.17, QEMU 10.  Needs root, debootstrap.
 check-trixie:
 	cd $(srcdir) && tests/chroot trixie check
 
 clean-local:
-	-rm -rf build-asan build-tsan
+	-rm -rf build-asan build-tsan build-fuzz

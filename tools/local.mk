@@ -1,6 +1,6 @@
 # sources of tools/
 # A program of every build once the engine is in
-EXTRA_PROGRAMS = imgctl
+EXTRA_PROGRAMS += imgctl
 imgctl_SOURCES =
 imgctl_SOURCES += tools/tools.h tools/cmdline.h tools/progress.h
 imgctl_SOURCES += tools/beyond.h

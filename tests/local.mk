@@ -31,6 +31,7 @@ TEST_FILES += tests/locks.py
 TEST_FILES += tests/mutate.sh
 TEST_FILES += tests/mount-helpers.sh
 TEST_FILES += tests/fuzz/run
+TEST_FILES += tests/bench/bench
 
 # ---- machinery ----
 check_LIBRARIES += tests/libtest.a
@@ -71,7 +72,7 @@ SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
 SAN_VERDICT = tests/report . && \
 	if ls "$(abs_top_builddir)"/sanitizer.* 2>/dev/null; then false; fi
 
-.PHONY: check-asan check-tsan check-trixie fuzz
+.PHONY: check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*
 	$(OTHER_BUILD); other_build build-asan CFLAGS='-g -O1' \
@@ -87,6 +88,10 @@ check-tsan:
 		--enable-sanitizer=thread && \
 	{ $(SAN_ENV) setarch -R $(MAKE) -k check \
 		TESTS='$(SANITIZED_TESTS)' >check.log 2>&1; $(SAN_VERDICT); }
+
+# BENCH='--runs 9 --only convert' make bench: needs QEMU and fio.
+bench: all
+	top_builddir='$(abs_top_builddir)' $(srcdir)/tests/bench/bench $(BENCH)
 
 # FUZZ_SECONDS=3600 make fuzz: libFuzzer (clang) on whole images.
 EXTRA_PROGRAMS += tests/fuzz/fuzz-image

@@ -17,6 +17,8 @@ tests_libtest_a_SOURCES =
 
 # ---- unit tests ----
 UNIT_TESTS += tests/unit/test-codec
+UNIT_TESTS += tests/unit/test-progress
+tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
 
 # ---- shared by unit tests ----
 

@@ -82,6 +82,10 @@ static int main_run(struct cmdline *top)
 			version_print();
 			return 0;
 		}
+		if (id == 'T' && !strcmp(arg, "help"))
+			return 0;
+		if (id == 'T' && trace_option(arg))
+			return 1;
 	}
 	if (!top->nr_operands)
 		return usage_error(top, "Not enough arguments");

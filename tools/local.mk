@@ -17,6 +17,7 @@ libimgtools_a_SOURCES += tools/object.c
 libimgtools_a_SOURCES += tools/open.c
 libimgtools_a_SOURCES += tools/progress.c
 libimgtools_a_SOURCES += tools/say.c
+libimgtools_a_SOURCES += tools/trace.c
 
 # A program of every build once the engine is in
 EXTRA_PROGRAMS += imgctl

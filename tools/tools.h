@@ -30,6 +30,9 @@ void say_err(const struct err *err);
 /* "imgctl: warning: TEXT\n" */
 void say_warning(const char *fmt, ...) printf_like(1, 2);
 
+/* -T before the command: 0, or 1 after an error was printed. */
+int trace_option(const char *text);
+
 /* ---- opening -------------------------------------------------------------- */
 
 /* What the options of a command say about how to open an image. */

@@ -44,7 +44,8 @@ int create_options(const char *format, const char *target,
 		   const struct format **fmt, struct options **o,
 		   struct err *err)
 {
-	const struct format *f = format_find(format);
+	bool plain = !strcmp(format, "file");
+	const struct format *f = format_find(plain ? "raw" : format);
 	int ret;
 
 	if (!f)
@@ -57,8 +58,8 @@ int create_options(const char *format, const char *target,
 		return err_set(err, -ENOTSUP, "Format driver '%s' does not"
 			       " support image creation", format);
 	*fmt = f;
-	*o = options_new(f->admin->create_options,
-			 target ? protocol_create_options : NULL);
+	*o = options_new(plain ? NULL : f->admin->create_options,
+			 target || plain ? protocol_create_options : NULL);
 	return 0;
 }
 
@@ -101,10 +102,11 @@ static int target_open(const char *target, struct file **f, bool *created,
 	if (!*path)
 		return err_set(err, -EINVAL, "The 'file' block driver requires"
 			       " a file name");
+	if (!stat(path, &st) && S_ISCHR(st.st_mode))
+		return err_set(err, -EINVAL, "Cannot grow device files");
 	if (!stat(path, &st) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) &&
 	    !S_ISDIR(st.st_mode))
-		return err_set(err, -EINVAL, "Could not resize file: %s",
-			       strerror(EINVAL));
+		return err_errno(err, -EINVAL, "Could not resize file");
 	*created = true;
 	ret = file_open_path(path, flags | FILE_EXCL, NULL, f, NULL);
 	if (ret == -EEXIST || ret == -EISDIR) {
@@ -138,8 +140,8 @@ static int target_empty(const struct image_create *c, struct file *f,
 	if (S_ISBLK(st->st_mode)) {
 		ret = file_size(f, &have);
 		if (!ret && have < c->size)
-			return err_set(err, -EFBIG, "Could not resize image:"
-				       " Cannot grow device files");
+			return err_set(err, -EFBIG, "Cannot grow device"
+				       " files");
 		return ret ? err_errno(err, ret, "Could not get the size of"
 				       " the device") : 0;
 	}
@@ -345,14 +347,14 @@ static int read_lists(const struct create_request *req, struct options *o,
 }
 
 static void formatting(const struct create_request *req,
-		       const struct format *fmt, const struct options *o)
+		       const struct options *o)
 {
 	autostrbuf text = STRBUF_INIT;
 
 	if (!req->formatting)
 		return;
 	strbuf_printf(&text, "Formatting '%s', fmt=%s", req->target,
-		      fmt->name);
+		      req->format ? req->format : "raw");
 	options_print(o, &text);
 	req->formatting(req->data, text.text);
 }
@@ -395,7 +397,7 @@ int create_run(const struct create_request *req, struct err *err)
 	if (!ret)
 		ret = prepare(req, c.fmt, o, &c.size, err);
 	if (!ret) {
-		formatting(req, c.fmt, o);
+		formatting(req, o);
 		c.options = o;
 		ret = image_create(&c, err);
 	}

@@ -114,6 +114,14 @@ static int disk_usage(struct image *img, uint64_t *bytes)
 	return ret;
 }
 
+/* Was it opened as a bare file ("-f file"), not as raw? */
+static bool is_bare_file(const struct image *img)
+{
+	const char *driver = json_get_str(img->node, "driver");
+
+	return driver && !strcmp(driver, img->file->ops->name);
+}
+
 static struct json *image_json(struct image *img, struct image_info *info)
 {
 	struct json *obj = json_object();
@@ -134,7 +142,8 @@ static struct json *image_json(struct image *img, struct image_info *info)
 	set_str(obj, "filename", img->name);
 	if (info->cluster_size)
 		set_uint(obj, "cluster-size", info->cluster_size);
-	set_str(obj, "format", img->fmt->name);
+	set_str(obj, "format", is_bare_file(img) ? img->file->ops->name :
+		img->fmt->name);
 	if (disk_usage(img, &n) == 0)
 		set_uint(obj, "actual-size", n);
 	if (info->specific)
@@ -157,6 +166,10 @@ int report_info_json(struct image *img, struct json **out, struct err *err)
 	struct image_info info = { 0 };
 	int ret = 0;
 
+	if (is_bare_file(img) && qemu_compat() >= 100) {
+		*out = file_node_json(img->file);
+		return 0;
+	}
 	/* Formats without anything to add are always clean. */
 	if (admin && admin->info)
 		ret = admin->info(img, &info, err);

@@ -20,18 +20,18 @@ imgctl = os.path.join(os.environ.get("top_builddir", "."), "imgctl")
 
 
 def build(path):
-    """header | L1 | one L2 | two data clusters that its entries alternate."""
+    """header | L1 | one L2, all of whose entries are one data cluster."""
     header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 0, 0, 16,
                          TABLES * L2_ENTRIES * CLUSTER, 0, TABLES, CLUSTER,
                          5 * CLUSTER, 1, 0, 0)
     header += struct.pack(">QQQII", 0, 0, 0, 4, 104)
-    l2 = b"".join(struct.pack(">Q", (3 + i % 2) * CLUSTER)
-                  for i in range(L2_ENTRIES))
+    l2 = struct.pack(">Q", 3 * CLUSTER) * L2_ENTRIES
     with open(path, "wb") as f:
         f.write(header.ljust(CLUSTER, b"\0"))
         f.write(struct.pack(">Q", 2 * CLUSTER) * TABLES)
         f.seek(2 * CLUSTER)
         f.write(l2)
+        f.write(b"x" * CLUSTER)
         f.truncate(6 * CLUSTER)
 
 
@@ -49,14 +49,14 @@ def check_json(path):
         if n % 4099 == 0:
             e = json.loads(line.strip().lstrip("[").rstrip(",").rstrip("]"))
             assert e["start"] == n * CLUSTER and e["length"] == CLUSTER, e
-            assert e["offset"] == (3 + n % 2) * CLUSTER and e["data"], e
+            assert e["offset"] == 3 * CLUSTER and e["data"], e
         n += 1
     assert n == TABLES * L2_ENTRIES, n
 
 
 def check_human(path):
-    n = sum(1 for _ in stream(path, "--max-length=256G"))
-    assert n == 1 + (256 << 30) // CLUSTER, n
+    n = sum(1 for _ in stream(path, "--max-length=16G"))
+    assert n == 1 + (16 << 30) // CLUSTER, n
 
 
 with tempfile.TemporaryDirectory() as tmp:

@@ -77,8 +77,10 @@ struct image *tool_open(const char *file, const struct open_how *how)
 {
 	struct image *img = NULL;
 	autoerr err = ERR_INIT;
+	int ret = open_it(file, how, &img, &err);
 
-	if (open_it(file, how, &img, &err)) {
+	if (ret) {
+		err_errno(&err, ret, "Could not open '%s'", file);
 		err_prefix(&err, "Could not open '%s': ", file);
 		say_err(&err);
 		return NULL;

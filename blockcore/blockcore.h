@@ -322,6 +322,15 @@ struct image {
 #define CHAIN_MAX 256
 int image_open(const struct image_args *args, struct image **img,
 	       struct err *err);
+/* The same on a file that is open already (a reference is taken on success):
+ * args->node needs only "driver" and the format's options, or may be NULL to
+ * probe.  Locks are taken on @file if it has any. */
+int image_open_file(struct file *file, const struct image_args *args,
+		    struct image **img, struct err *err);
+/* An image as a file (qcow2 inside luks, raw offset over qcow2): reads and
+ * writes go through the image's engine.  Takes the image: closing the file
+ * closes it. */
+int file_from_image_take(struct image *img, struct file **f, struct err *err);
 /* As image_open() for a user's string; @format NULL probes. */
 int image_open_name(const char *name, bool image_opts, const char *format,
 		    unsigned flags, enum cache_mode cache,
@@ -460,6 +469,13 @@ void change_end(struct image *img);
  * release_probe().  Never fails (a lost record only leaks). */
 void space_retire(struct image *img, struct file *f, uint64_t host,
 		  uint64_t len);
+
+/*
+ * Rule 15.  The caller has made map() answer SHARED (or otherwise different);
+ * when this returns, every read and overwrite that might have seen the old
+ * answer is over.
+ */
+void image_wait_epochs(struct image *img);
 
 /* The image was found corrupt at runtime: logs once, writes become -EUCLEAN. */
 void image_corrupt(struct image *img, const char *fmt, ...) printf_like(2, 3);

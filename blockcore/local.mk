@@ -1,9 +1,10 @@
 # One file per line: two people who add a line each do not conflict.
 libimgcore_a_SOURCES += blockcore/blockcore.h
 libimgcore_a_SOURCES += blockcore/codec.h
+libimgcore_a_SOURCES += blockcore/engine.h
+libimgcore_a_SOURCES += blockcore/job.h
 libimgcore_a_SOURCES += blockcore/err.h
 libimgcore_a_SOURCES += blockcore/file.h
-libimgcore_a_SOURCES += blockcore/job.h
 libimgcore_a_SOURCES += blockcore/json.h
 libimgcore_a_SOURCES += blockcore/options.h
 libimgcore_a_SOURCES += blockcore/spec.h

@@ -28,6 +28,11 @@ SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/man.sh
 
 # ---- data ----
+# waiting for the engine:
+TEST_FILES += tests/imgctl-create.sh
+TEST_FILES += tests/imgctl-info.sh
+TEST_FILES += tests/imgctl-map-stream.py
+TEST_FILES += tests/unit/test-cmdline.c
 TEST_FILES += tests/fuzz/mutate
 TEST_FILES += tests/locks.py
 TEST_FILES += tests/mutate.sh

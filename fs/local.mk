@@ -4,3 +4,4 @@ noinst_LIBRARIES += libimgfs.a
 libimgfs_a_SOURCES =
 libimgfs_a_SOURCES += fs/options.h
 libimgfs_a_SOURCES += fs/options.c
+libimgfs_a_SOURCES += fs/fs.h

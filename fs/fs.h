@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * fs.h - what the parts of imgfs's file system share.
+ *
+ *   session.c   FUSE's requests: finds node or handle, calls the node's ops
+ *   reply.c     the only callers of fuse_reply_*
+ *   notify.c    invalidations, sent by a thread that serves nothing (F22)
+ *   node.c      the inode table
+ *   tree.c      directories: lookup, readdir, attributes
+ *   folder.c    SOURCE folders; peek.c: what one file of them is
+ *   mimage.c    the open image; life.c: idle closing, the 5 s flush
+ *   facts.c     what an image is, read as -U would and closed again
+ *   disk.c, report.c, ctl.c ...   the ops of files
+ *
+ * Locks, outermost first: mount.scan (folder.c) -> mimage.gate -> mimage.lock
+ * -> node table -> notify queue.  Nothing of the engine is called under
+ * mimage.lock or below.  The gate is above all locks of the engine.
+ */
+#ifndef FS_FS_H
+#define FS_FS_H
+
+#include "config.h"
+#include "blockcore.h"
+#include "fs/options.h"
+#include "fs/work.h"
+
+#include <fuse_lowlevel.h>
+#include <sys/stat.h>
+
+struct facts;
+struct folder;
+struct handle;
+struct mimage;
+struct mount;
+struct node;
+struct node_ops;
+struct notifier;
+struct partition_table;
+
+/* ---- the mount ------------------------------------------------------------ */
+
+struct mount {
+	const struct fs_options *opt;
+	struct policy *policy;          /* for names inside images */
+	struct fuse_session *se;
+	struct notifier *notifier;
+	struct node_table *nodes;
+	struct node *root;              /* NODE_FOLDER, or NODE_IMAGE */
+	dev_t dev;                      /* of our own files, 0: not known yet */
+
+	/* Slow things wait in pools of their own, not in FUSE's threads (F33):
+	 * requests that compute or take commands; opening and looking into
+	 * images; flushes, closing, counting. */
+	struct work_pool *workers, *openers, *housework;
+
+	pthread_mutex_t scan;           /* guards the folders and: */
+	struct folder *folders;
+	unsigned nr_folders;
+	pthread_mutex_t lock;           /* guards images */
+	struct mimage *images;          /* all that are listed or in use */
+	bool single;                    /* one image, at the root */
+
+	void (*ready)(void *data);      /* the kernel and we agree (INIT) */
+	void *ready_data;
+	_Atomic bool ending;            /* destroy() has begun */
+};
+
+/*
+ * Looks at the sources; a single image is opened and locked (unless idle= was
+ * given).  Nothing is mounted yet and no thread runs.
+ */
+struct mount *mount_new(const struct fs_options *opt, struct err *err);
+/* fuse_session_new() and mount with libfuse's own options in @args. */
+int mount_attach(struct mount *mnt, struct fuse_args *args, struct err *err);
+/* Serves until unmounted or signalled; 0, or a negative errno.  Starts the
+ * threads: call it after the fork.  @ready (may be NULL) runs once the mount
+ * answers. */
+int mount_serve(struct mount *mnt, void (*ready)(void *data), void *data);
+/* Flushes and closes what is open, unmounts if need be.  The first error of a
+ * flush.  NULL is allowed. */
+int mount_free(struct mount *mnt);
+
+/* ---- images of the mount ---------------------------------------------------- */
+
+enum mimage_use { MIMAGE_READ, MIMAGE_WRITE };
+
+/* What makes a file the same as it was, as far as stat can tell. */
+struct file_id {
+	dev_t dev;
+	ino_t ino;
+	uint64_t size;
+	struct timespec mtime;
+};
+
+struct mimage {
+	struct mount *mnt;
+	struct mimage *next;            /* mnt->images */
+	_Atomic unsigned refs;          /* nodes, listings, work in flight */
+	char *name;                     /* directory's name; "" at the root */
+	char *path;                     /* of the image file, or NULL */
+	struct json *node;              /* its specification */
+	struct node *dir;               /* its NODE_IMAGE or NULL; not counted;
+					 * node table's lock */
+	_Atomic bool gone;              /* no longer listed (removed, replaced) */
+
+	/* Taken shared by whoever uses @image (mimage_enter), exclusively to
+	 * change what it is: upgrade, downgrade, close, read anew. */
+	pthread_rwlock_t gate;
+	struct image *image;            /* NULL: closed */
+	_Atomic uint64_t opened;        /* counts openings: pointers into the
+					 * image are void when it changed */
+	bool writable;                  /* @image holds the write lock */
+
+	pthread_mutex_t lock;           /* guards what follows */
+	pthread_cond_t changed;
+	bool busy;                      /* being opened, upgraded, closed */
+	unsigned readers, writers;      /* mimage_get() not yet put */
+	struct timespec idle_since;     /* monotonic; with no users */
+	struct timespec dirty_since;
+	struct file_id id;              /* the file as last seen */
+	struct file_id left;            /* ... when we closed it, for pages */
+	bool left_valid;
+	bool housekeeping;              /* life.c's work is queued */
+	char *outcome;                  /* last command's sentence; NULL: ok */
+	char *trouble;                  /* why it could not be opened, or NULL */
+	char *failed;                   /* a sync failed: EIO for writing */
+	struct facts *facts;            /* cached, or NULL */
+	struct long_work *long_work;    /* list: checks that are running */
+	struct work work;               /* life.c's */
+	_Atomic uint64_t changes;       /* bumped by whoever changes metadata:
+					 * reports made before are old */
+	void *disk;                     /* disk.c's: counted blocks ... */
+	void *report;                   /* report.c's: a check's result ... */
+};
+
+struct mimage *mimage_ref(struct mimage *m);
+void mimage_unref(struct mimage *m);
+
+/*
+ * A user comes and goes.  The first one opens and locks the image, the first
+ * writer takes the write lock; after the last one life.c closes it in its time.
+ * May block for as long as opening takes: call on a worker, or where
+ * session.c did it already (node_ops.opens_image).  Errors: -EROFS without rw,
+ * -EBUSY (base of an open overlay), -ETXTBSY (locked), -EUCLEAN, -EIO (a sync
+ * failed) ...; the sentence is also what status says.
+ */
+int mimage_get(struct mimage *m, enum mimage_use use, struct err *err);
+void mimage_put(struct mimage *m, enum mimage_use use);
+/* Would mimage_get() succeed without any I/O?  Then it was done. */
+bool mimage_get_fast(struct mimage *m, enum mimage_use use);
+
+/*
+ * Around each use of m->image, by a thread whose user (handle) has got the
+ * image.  Not recursive.  Short: what waits for seconds brings a long_work.
+ */
+void mimage_enter(struct mimage *m);
+void mimage_leave(struct mimage *m);
+/*
+ * A long use (a check): who wants the gate sets @cancel and @again.  When the
+ * work ended early with @again set, leave, and begin anew.
+ */
+struct long_work {
+	_Atomic bool cancel;            /* also set by the work's own owner */
+	_Atomic bool again;
+	struct long_work *next;
+};
+void mimage_enter_long(struct mimage *m, struct long_work *w);
+void mimage_leave_long(struct mimage *m, struct long_work *w);
+
+/* Between enter and leave: image number @layer of the chain (0: the top), or
+ * NULL when the chain is shorter. */
+struct image *mimage_layer(struct mimage *m, unsigned layer);
+
+/*
+ * Metadata of layer @layer only, for info: the open image if there is one
+ * (then the gate is held), else opened as `info -U` would.  Give back with
+ * mimage_info_end(), same arguments.
+ */
+int mimage_info_begin(struct mimage *m, unsigned layer, struct image **img,
+		      struct err *err);
+void mimage_info_end(struct mimage *m, struct image *img);
+
+/* Everything written is durable (a user has got the image; takes the gate).
+ * Remembers a failed sync. */
+int mimage_flush(struct mimage *m);
+/* The image is (maybe) dirty: the 5 s timer will see to it.  Cheap. */
+void mimage_wrote(struct mimage *m);
+/* May an open keep the kernel's pages of it (F6)?  Ask while holding it. */
+bool mimage_keep_cache(struct mimage *m);
+/* How long attributes may be kept (F23), seconds. */
+double mimage_timeout(struct mimage *m);
+/* What `status` holds: two lines. */
+void mimage_status(struct mimage *m, struct strbuf *out);
+/* The outcome of a command (ctl): NULL is ok. */
+void mimage_outcome(struct mimage *m, const char *sentence);
+/* All attributes and, with @data, pages of the image's files are old. */
+void mimage_changed(struct mimage *m, bool data);
+
+/* ---- facts ------------------------------------------------------------------- */
+
+/* One image of a chain. */
+struct layer {
+	char *name;                     /* of its file, for messages */
+	uint64_t size;                  /* guest bytes */
+	uint32_t unit;                  /* 0: none */
+	bool has_backing;
+	bool has_stat;
+	struct stat st;                 /* the image file */
+	struct partition_table *parts;  /* NULL: none */
+};
+
+struct facts {
+	_Atomic unsigned refs;
+	struct file_id id;              /* of the top file when this was read */
+	struct timespec when;
+	int error;                      /* why nr is 0 (negative errno) */
+	unsigned nr;                    /* layers known: at least 1 if no error */
+	struct layer *layers;
+};
+
+/* Never NULL.  Reads, as -U would, when nothing fresh is known: may block, so
+ * session.c calls it on an opener; facts_fast() only answers from memory. */
+struct facts *mimage_facts(struct mimage *m);
+struct facts *mimage_facts_fast(struct mimage *m);
+void facts_unref(struct facts *f);
+
+/* ---- nodes ------------------------------------------------------------------- */
+
+enum node_kind {
+	NODE_FOLDER,                    /* root of several images */
+	NODE_IMAGE,                     /* an image's directory, or backing/ */
+	NODE_DISK,
+	NODE_INFO, NODE_INFO_JSON,
+	NODE_MAP, NODE_MAP_JSON,
+	NODE_CHECK, NODE_CHECK_JSON,
+	NODE_CTL, NODE_STATUS,          /* layer 0 only */
+	NODE_PARTITIONS,                /* directory */
+	NODE_TABLE,                     /* partitions/table.json */
+	NODE_PARTITION,                 /* partitions/N */
+	NR_NODE_KINDS
+};
+
+/* Lives while the kernel knows it or something of ours does. */
+struct node {
+	fuse_ino_t ino;                 /* never used twice in a mount (F23) */
+	enum node_kind kind;
+	const struct node_ops *ops;
+	struct mount *mnt;
+	struct mimage *m;               /* counted; NULL: NODE_FOLDER */
+	unsigned layer;                 /* of the chain; 0 is the top */
+	unsigned number;                /* NODE_PARTITION */
+	/* node table's lock: */
+	struct node *parent;            /* counted; NULL: the root */
+	uint64_t lookups;               /* by the kernel */
+	unsigned refs;
+	struct node *hash_next, *sibling;
+};
+
+/* An open file.  Ops embed it first in a struct of their own. */
+struct handle {
+	struct node *node;              /* counted */
+	bool has_image;                 /* mimage_get() was done ... */
+	enum mimage_use use;            /* ... like this */
+};
+
+/*
+ * A kind's operations.  Each replies exactly once with reply_*() or says
+ * reply_later().  NULL: session.c answers as said.  They run in FUSE's threads
+ * and must not wait for more than one flush (F33).
+ */
+struct node_ops {
+	const char *name;               /* in its directory; NULL: by number */
+	mode_t mode;                    /* permission bits before masking: 0444,
+					 * 0644 (w only with rw), 0600 */
+	bool opens_image;               /* session.c gets the image at open, for
+					 * what fi->flags want, puts at release;
+					 * also checks rw: -EROFS */
+
+	/* Sets st_size, st_blocks, st_blksize; the rest is filled.  @f is the
+	 * node's image as known.  NULL: all 0. */
+	void (*attr)(struct node *n, const struct facts *f, struct stat *st);
+	/*
+	 * Makes the handle (calloc; session.c fills struct handle and frees it
+	 * by free() after release()) and sets fi's flags; fi->fh is set by
+	 * session.c.  NULL: -EISDIR.
+	 */
+	int (*open)(struct node *n, struct fuse_file_info *fi,
+		    struct handle **h);
+	void (*read)(fuse_req_t req, struct handle *h, size_t len, off_t off);
+	void (*write)(fuse_req_t req, struct handle *h, const char *buf,
+		      size_t len, off_t off);           /* NULL: EPERM */
+	/* Each close(2) (F10).  NULL: 0. */
+	void (*flush)(fuse_req_t req, struct handle *h);
+	void (*fsync)(fuse_req_t req, struct handle *h, bool data); /* NULL: 0 */
+	/* The last close: no reply of its own.  May be NULL. */
+	void (*release)(struct handle *h);
+	/* NULL: EOPNOTSUPP. */
+	void (*fallocate)(fuse_req_t req, struct handle *h, int mode,
+			  off_t off, off_t len);
+	/* NULL: EINVAL. */
+	void (*lseek)(fuse_req_t req, struct handle *h, off_t off, int whence);
+	/* Truncate; @h NULL without an open file.  0: done, or accepted without
+	 * effect (F8).  On a worker, with the image got for writing if
+	 * opens_image and @size is not 0.  NULL: 0 is accepted, else EPERM. */
+	int (*set_size)(struct node *n, struct handle *h, uint64_t size);
+	/* NULL: EOPNOTSUPP; both handles are of kinds with this op. */
+	void (*copy)(fuse_req_t req, struct handle *in, off_t off_in,
+		     struct handle *out, off_t off_out, size_t len);
+};
+
+/* disk.c: disk and partitions (n->kind says which); report.c; ctl.c */
+extern const struct node_ops disk_ops, partition_ops;
+extern const struct node_ops info_ops, info_json_ops, map_ops, map_json_ops,
+	check_ops, check_json_ops, table_ops, status_ops;
+extern const struct node_ops ctl_ops;
+
+struct node *node_ref(struct node *n);
+void node_unref(struct node *n);
+
+/* What disk.c and report.c keep with an image (m->disk, m->report): made by
+ * their first use (under their own lock or m->lock), freed here when the image
+ * is forgotten; closed: the image was closed or read anew (gate held). */
+void disk_forget(struct mimage *m);
+void report_forget(struct mimage *m);
+void disk_closed(struct mimage *m);
+
+/* ---- replies (F24) ------------------------------------------------------------- */
+
+/* @err: 0 or a negative errno; what the kernel would not take becomes EIO. */
+void reply_err(fuse_req_t req, int err);
+void reply_buf(fuse_req_t req, const void *buf, size_t len);
+void reply_write(fuse_req_t req, size_t n);
+void reply_lseek(fuse_req_t req, off_t off);
+void reply_entry(fuse_req_t req, const struct fuse_entry_param *e);
+void reply_attr(fuse_req_t req, const struct stat *st, double timeout);
+void reply_open(fuse_req_t req, const struct fuse_file_info *fi);
+void reply_statfs(fuse_req_t req, const struct statvfs *st);
+void reply_ioctl(fuse_req_t req, int result, const void *buf, size_t len);
+/* The handler returns without an answer: some other thread gives it. */
+void reply_later(fuse_req_t req);
+/* Around each handler (session.c): asserts that exactly one of the above, or
+ * reply_later(), was called. */
+void reply_begin(fuse_req_t req);
+void reply_end(fuse_req_t req);
+
+/* ---- invalidation (F22) ----------------------------------------------------------- */
+
+/* Queued; any thread may call, holding anything.  @data: pages too. */
+void notify_inode(struct mount *mnt, fuse_ino_t ino, bool data);
+void notify_entry(struct mount *mnt, fuse_ino_t parent, const char *name);
+
+/* ---- identity (F12) ---------------------------------------------------------------- */
+
+/* _IOR on any file or directory of a mount that was opened for reading. */
+struct imgfs_identity {
+	uint32_t version;               /* 1 */
+	uint32_t kind;                  /* enum node_kind */
+	uint32_t layer, number;
+	uint32_t flags;                 /* enum imgfs_identity_flag */
+	uint32_t nr_open;               /* of open[] on the root: image files
+					 * that are open now */
+	uint64_t dev, ino;              /* the image file, 0: unknown */
+	char name[256];                 /* of the image's directory */
+	struct {
+		uint64_t dev, ino;
+		char name[256];
+	} open[32];                     /* the first ones */
+};
+enum imgfs_identity_flag {
+	IMGFS_IS_OPEN = 1 << 0,
+	IMGFS_IS_WRITABLE = 1 << 1,
+	IMGFS_MOUNT_RW = 1 << 2,
+};
+#define IMGFS_IOC_IDENTITY _IOR('i', 1, struct imgfs_identity)
+
+#endif

@@ -5,3 +5,5 @@ libimgfs_a_SOURCES =
 libimgfs_a_SOURCES += fs/options.h
 libimgfs_a_SOURCES += fs/options.c
 libimgfs_a_SOURCES += fs/fs.h
+libimgfs_a_SOURCES += fs/work.h
+libimgfs_a_SOURCES += fs/work.c

@@ -359,6 +359,8 @@ struct imgfs_identity {
 	uint32_t flags;                 /* enum imgfs_identity_flag */
 	uint32_t nr_open;               /* of open[] on the root: image files
 					 * that are open now */
+	uint32_t pid;                   /* of the daemon, as it sees itself */
+	uint32_t reserved;
 	uint64_t dev, ino;              /* the image file, 0: unknown */
 	char name[256];                 /* of the image's directory */
 	struct {

@@ -7,3 +7,12 @@ libimgfs_a_SOURCES += fs/options.c
 libimgfs_a_SOURCES += fs/fs.h
 libimgfs_a_SOURCES += fs/work.h
 libimgfs_a_SOURCES += fs/work.c
+libimgfs_a_SOURCES += fs/fsmain.h
+libimgfs_a_SOURCES += fs/background.c
+libimgfs_a_SOURCES += fs/message.c
+libimgfs_a_SOURCES += fs/mount8.c
+
+# A program of every build once all parts are in
+EXTRA_PROGRAMS += imgfs
+imgfs_SOURCES = fs/main.c
+imgfs_LDADD = libimgfs.a $(CORE_LIBS) $(FUSE_LIBS)

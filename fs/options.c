@@ -60,7 +60,7 @@ static bool number_parse(const char *text, int base, uint64_t max, uint64_t *n)
 	return !*end && !errno && *n <= max;
 }
 
-/* ---- values with rules of their own --------------------------------------- */
+/* ---- values with rules of their own -------------------------------------- */
 
 static int set_ro(struct fs_options *o, const char *value, struct err *err)
 {
@@ -172,7 +172,7 @@ static int set_context(struct fs_options *o, const char *word,
 	return 0;
 }
 
-/* ---- the table -------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------- */
 
 #define FIELD(f) offsetof(struct fs_options, f)
 
@@ -264,7 +264,7 @@ static const struct word *word_find(const char *name)
 	return NULL;
 }
 
-/* ---- one "name" or "name=value" --------------------------------------------- */
+/* ---- one "name" or "name=value" ------------------------------------------ */
 
 static int set_number(void *field, const struct word *w, const char *value,
 		      struct err *err)
@@ -390,7 +390,7 @@ static int list_parse(struct fs_options *o, const char *list, struct err *err)
 	return rc;
 }
 
-/* ---- the command line ---------------------------------------------------------- */
+/* ---- the command line ---------------------------------------------------- */
 
 static int operands_take(struct fs_options *o, int n, char **args,
 			 struct err *err)

@@ -99,8 +99,8 @@ struct mimage {
 	char *name;                     /* directory's name; "" at the root */
 	char *path;                     /* of the image file, or NULL */
 	struct json *node;              /* its specification */
-	struct node *dir;               /* its NODE_IMAGE or NULL; not counted;
-					 * node table's lock */
+	uint64_t id_base;               /* of its nodes' numbers */
+	bool fixed;                     /* a SOURCE itself: listed for ever */
 	_Atomic bool gone;              /* no longer listed (removed, replaced) */
 
 	/* Taken shared by whoever uses @image (mimage_enter), exclusively to
@@ -117,9 +117,13 @@ struct mimage {
 	unsigned readers, writers;      /* mimage_get() not yet put */
 	struct timespec idle_since;     /* monotonic; with no users */
 	struct timespec dirty_since;
+	uint64_t flushed;               /* @changes at the last flush */
 	struct file_id id;              /* the file as last seen */
-	struct file_id left;            /* ... when we closed it, for pages */
-	bool left_valid;
+	struct file_id *files;          /* all files of the chain: of the open
+					 * image as opened, else as we left
+					 * them (for pages) */
+	unsigned nr_files;
+	bool same_files;                /* @image was opened on what we left */
 	bool housekeeping;              /* life.c's work is queued */
 	char *outcome;                  /* last command's sentence; NULL: ok */
 	char *trouble;                  /* why it could not be opened, or NULL */
@@ -127,8 +131,8 @@ struct mimage {
 	struct facts *facts;            /* cached, or NULL */
 	struct long_work *long_work;    /* list: checks that are running */
 	struct work work;               /* life.c's */
-	_Atomic uint64_t changes;       /* bumped by whoever changes metadata:
-					 * reports made before are old */
+	_Atomic uint64_t changes;       /* bumped by mimage_wrote(): reports
+					 * made before are old */
 	void *disk;                     /* disk.c's: counted blocks ... */
 	void *report;                   /* report.c's: a check's result ... */
 };
@@ -250,10 +254,9 @@ struct node {
 	unsigned layer;                 /* of the chain; 0 is the top */
 	unsigned number;                /* NODE_PARTITION */
 	/* node table's lock: */
-	struct node *parent;            /* counted; NULL: the root */
 	uint64_t lookups;               /* by the kernel */
 	unsigned refs;
-	struct node *hash_next, *sibling;
+	struct node *hash_next;
 };
 
 /* An open file.  Ops embed it first in a struct of their own. */
@@ -317,6 +320,30 @@ extern const struct node_ops ctl_ops;
 struct node *node_ref(struct node *n);
 void node_unref(struct node *n);
 
+/*
+ * The table.  A node's number follows from what it is: the image's base (64
+ * bits that count up, never used again) + layer, kind and partition.
+ */
+struct node_table *node_table_new(void);
+void node_table_free(struct node_table *t);
+/* A base for a new image. */
+uint64_t node_new_base(struct node_table *t);
+fuse_ino_t node_ino(const struct mimage *m, enum node_kind kind,
+		    unsigned layer, unsigned number);
+/* The node of this, made if need be (@m NULL: NODE_FOLDER); counted. */
+struct node *node_get(struct mount *mnt, struct mimage *m,
+		      enum node_kind kind, unsigned layer, unsigned number);
+/* The node that the kernel means; counted.  NULL: it should not. */
+struct node *node_find(struct mount *mnt, fuse_ino_t ino);
+/* The kernel has looked it up once more; has forgotten @n times. */
+void node_looked_up(struct node *n);
+void node_forget(struct mount *mnt, fuse_ino_t ino, uint64_t n);
+/* Calls @fn with each known number of the image's nodes, under the table's
+ * lock: it may only take notes. */
+void node_each(struct mimage *m,
+	       void (*fn)(const struct node *n, void *data), void *data);
+bool node_is_dir(enum node_kind kind);
+
 /* What disk.c and report.c keep with an image (m->disk, m->report): made by
  * their first use (under their own lock or m->lock), freed here when the image
  * is forgotten; closed: the image was closed or read anew (gate held). */
@@ -326,16 +353,20 @@ void disk_closed(struct mimage *m);
 
 /* ---- replies (F24) ------------------------------------------------------------- */
 
-/* @err: 0 or a negative errno; what the kernel would not take becomes EIO. */
-void reply_err(fuse_req_t req, int err);
-void reply_buf(fuse_req_t req, const void *buf, size_t len);
-void reply_write(fuse_req_t req, size_t n);
-void reply_lseek(fuse_req_t req, off_t off);
-void reply_entry(fuse_req_t req, const struct fuse_entry_param *e);
-void reply_attr(fuse_req_t req, const struct stat *st, double timeout);
-void reply_open(fuse_req_t req, const struct fuse_file_info *fi);
-void reply_statfs(fuse_req_t req, const struct statvfs *st);
-void reply_ioctl(fuse_req_t req, int result, const void *buf, size_t len);
+/*
+ * All return 0, or a negative errno when the kernel did not take the answer (the
+ * caller was interrupted): only who gave something away with it cares.
+ * @err: 0 or a negative errno; what the kernel would not take becomes EIO.
+ */
+int reply_err(fuse_req_t req, int err);
+int reply_buf(fuse_req_t req, const void *buf, size_t len);
+int reply_write(fuse_req_t req, size_t n);
+int reply_lseek(fuse_req_t req, off_t off);
+int reply_entry(fuse_req_t req, const struct fuse_entry_param *e);
+int reply_attr(fuse_req_t req, const struct stat *st, double timeout);
+int reply_open(fuse_req_t req, const struct fuse_file_info *fi);
+int reply_statfs(fuse_req_t req, const struct statvfs *st);
+int reply_ioctl(fuse_req_t req, int result, const void *buf, size_t len);
 /* The handler returns without an answer: some other thread gives it. */
 void reply_later(fuse_req_t req);
 /* Around each handler (session.c): asserts that exactly one of the above, or

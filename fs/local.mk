@@ -16,3 +16,7 @@ libimgfs_a_SOURCES += fs/mount8.c
 EXTRA_PROGRAMS += imgfs
 imgfs_SOURCES = fs/main.c
 imgfs_LDADD = libimgfs.a $(CORE_LIBS) $(FUSE_LIBS)
+libimgfs_a_SOURCES += fs/reply.c
+libimgfs_a_SOURCES += fs/notify.h
+libimgfs_a_SOURCES += fs/notify.c
+libimgfs_a_SOURCES += fs/node.c

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * unmap.c - zeroes, holes and space without bytes: what discard, write-zeroes
+ * and fallocate become.
+ *
+ * Whole units go to the format, under a claim.  What the format cannot say, and
+ * what is smaller than a unit, becomes zeroes: the file makes them where it
+ * can, else they are written.
+ */
+#include "engine-int.h"
+
+#define CLAIM_MAX (1 * GiB)     /* one claim: others get in between */
+#define ZERO_CHUNK (1 * MiB)
+
+static const char zeroes[ZERO_CHUNK] __attribute__((aligned(4096)));
+
+static bool is_zero_how(enum unmap_how how)
+{
+	return how == UNMAP_ZERO || how == UNMAP_ZERO_KEEP;
+}
+
+/* ---- without the format's help --------------------------------------------- */
+
+/* What has a place of its own is cleared there: that many bytes, or 0. */
+static ssize_t clear_in_place(struct image *img, uint64_t off, uint64_t len,
+			      enum unmap_how how)
+{
+	struct extent ext;
+	ssize_t ret;
+
+	epoch_enter(img->eng);
+	ret = img->fmt->map(&img->live, off, len, &ext);
+	if (!ret && in_place(&ext)) {
+		len = min_u64(len, ext.len);
+		pause_point("write:mapped");
+		if (how == UNMAP_FREE)
+			ret = file_discard(ext.file, ext.host, len);
+		else
+			ret = file_zero(ext.file, ext.host, len,
+					how == UNMAP_ZERO ? ZERO_MAY_UNMAP : 0);
+		if (!ret)
+			ret = (ssize_t)len;
+	}
+	epoch_exit(img->eng);
+	return ret;
+}
+
+/* Everything reads as zero afterwards; nothing is written where it does. */
+static int clear(struct image *img, uint64_t off, uint64_t len,
+		 enum unmap_how how)
+{
+	while (len) {
+		struct run run;
+		ssize_t n = clear_in_place(img, off, len, how);
+
+		if (n < 0)
+			return (int)n;
+		if (!n) {
+			int ret = walk_step(&img->live, off, len, 0, 0, &run);
+
+			if (ret)
+				return ret;
+			n = (ssize_t)run.len;
+			if (!run.zero) {
+				n = (ssize_t)min_u64(run.len, ZERO_CHUNK);
+				ret = image_write(&img->live, zeroes,
+						  (size_t)n, off);
+			}
+			if (ret)
+				return ret;
+		}
+		off += (size_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* FREE where the format cannot: only what lies in place, as hints. */
+static int free_in_place(struct image *img, uint64_t off, uint64_t len)
+{
+	while (len) {
+		struct extent ext;
+		ssize_t n = clear_in_place(img, off, len, UNMAP_FREE);
+
+		if (n < 0)
+			return (int)n;
+		if (!n) {
+			int ret = image_map(&img->live, off, len, &ext);
+
+			if (ret)
+				return ret;
+			n = (ssize_t)ext.len;
+		}
+		off += (size_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int without_format(struct image *img, uint64_t off, uint64_t len,
+			  enum unmap_how how)
+{
+	if (is_zero_how(how))
+		return clear(img, off, len, how);
+	return how == UNMAP_FREE && !img->fmt->unmap ?
+	       free_in_place(img, off, len) : 0;
+}
+
+/* ---- with it ---------------------------------------------------------------- */
+
+/* Whole units, under a claim.  *@done: how far it came. */
+static int unmap_claimed(struct image *img, uint64_t off, uint64_t len,
+			 enum unmap_how how, uint64_t *done)
+{
+	uint64_t n;
+	int ret = 0;
+
+	for (*done = 0; !ret && *done < len; *done += n) {
+		n = 0;
+		ret = dirty_throttle(img);
+		if (!ret)
+			ret = img->fmt->unmap(img, off + *done, len - *done,
+					      how, &n);
+		BUG_ON(!ret && !n);
+		n = min_u64(n, len - *done);
+	}
+	return ret;
+}
+
+static int unmap_units(struct image *img, uint64_t off, uint64_t len,
+		       enum unmap_how how)
+{
+	struct engine *e = img->eng;
+	struct claim claim;
+	uint64_t done = 0;
+	int ret = -ENOTSUP;
+
+	if (img->fmt->unmap) {
+		ret = claim_take(e, &claim, off, round_up(off + len,
+							  img->unit));
+		if (ret)
+			return ret;
+		ret = unmap_claimed(img, off, len, how, &done);
+		claim_drop(e, &claim);
+	}
+	if (ret == -ENOTSUP)
+		ret = without_format(img, off + done, len - done, how);
+	return ret;
+}
+
+/* The part of [off, end) that is whole units; the last unit of an image may be
+ * cut off by its size. */
+static void whole_units(struct image *img, uint64_t off, uint64_t end,
+			uint64_t *first, uint64_t *last)
+{
+	*first = round_up(off, img->unit);
+	*last = end == image_size(img) ? end : round_down(end, img->unit);
+	if (*first >= *last)
+		*first = *last = end;
+}
+
+int image_unmap(const struct view *v, uint64_t off, uint64_t len,
+		enum unmap_how how)
+{
+	struct image *img = v->img;
+	uint64_t end = off + len, first, last;
+	int ret = v->root ? -EROFS : view_check(v, off, len);
+
+	if (!ret && len)
+		ret = engine_begin(img->eng);
+	if (ret || !len)
+		return ret;
+	whole_units(img, off, end, &first, &last);
+	if (is_zero_how(how))
+		ret = clear(img, off, first - off, how);
+	while (!ret && first < last) {
+		uint64_t n = min_u64(last - first,
+				     round_down(CLAIM_MAX, img->unit));
+
+		ret = unmap_units(img, first, n, how);
+		first += n;
+	}
+	if (!ret && is_zero_how(how))
+		ret = clear(img, last, end - last, how);
+	if (ret || (img->cache != CACHE_WRITETHROUGH &&
+		    img->cache != CACHE_DIRECTSYNC))
+		return ret;
+	return image_flush(img);
+}
+
+/* ---- allocate --------------------------------------------------------------- */
+
+/* Space that reads as zeroes, for whole units under a claim. */
+static int reserve_zero(struct image *img, uint64_t off, uint64_t len,
+			uint64_t *done)
+{
+	struct reserve res = {
+		.intent = STORE_PREALLOC, .off = off, .len = len,
+	};
+	int ret = img->fmt->reserve(img, &res);
+
+	if (ret)
+		return ret;
+	ret = file_allocate(res.dst.file, res.dst.host, res.dst.len);
+	change_begin(img);
+	if (ret)
+		img->fmt->abort(img, &res);
+	else
+		img->fmt->commit(img, &res);
+	change_end(img);
+	*done = res.dst.len;
+	return ret;
+}
+
+/* Stores again what the guest sees in one unit, which is claimed: it gets a
+ * place of its own. */
+static int rewrite_unit(struct image *img, const struct extent *old,
+			uint64_t off)
+{
+	uint64_t n = min_u64(img->unit, image_size(img) - off);
+	autofree void *buf = malloc(n);
+	ssize_t ret;
+
+	if (!buf)
+		return -ENOMEM;
+	ret = image_read(&img->live, buf, n, off);
+	if (!ret)
+		ret = store_claimed(img, old, buf, n, off);
+	return ret < 0 ? (int)ret : 0;
+}
+
+/* Units from @off on that are alike; *@done bytes of them have space then. */
+static int allocate_units(struct image *img, uint64_t off, uint64_t len,
+			  uint64_t *done)
+{
+	struct engine *e = img->eng;
+	struct claim claim;
+	struct extent ext;
+	int ret = claim_take(e, &claim, off, round_up(off + len, img->unit));
+
+	if (ret)
+		return ret;
+	ret = image_map(&img->live, off, min_u64(len, image_size(img) - off),
+			&ext);
+	*done = min_u64(len, ret ? 0 : round_up(ext.len, img->unit));
+	if (!ret && !img->fmt->reserve && !in_place(&ext))
+		ret = -EROFS;
+	else if (!ret && (in_place(&ext) || ext.flags & EXT_PREALLOC))
+		ret = file_allocate(ext.file, ext.host, ext.len);
+	else if (!ret && (ext.kind == EXT_ZERO || (ext.kind == EXT_HOLE &&
+		 below_is_zero(img, off, ext.len) == 1)))
+		ret = reserve_zero(img, off, *done, done);
+	else if (!ret)
+		ret = -ENOTSUP;
+	if (ret == -ENOTSUP) {
+		*done = img->unit;
+		ret = rewrite_unit(img, &ext, off);
+	}
+	claim_drop(e, &claim);
+	return ret;
+}
+
+int image_allocate(const struct view *v, uint64_t off, uint64_t len)
+{
+	struct image *img = v->img;
+	uint64_t end = round_up(off + len, img->unit), done = 0;
+	int ret = v->root ? -EROFS : view_check(v, off, len);
+
+	if (!ret && len)
+		ret = engine_begin(img->eng);
+	if (ret || !len)
+		return ret;
+	for (off = round_down(off, img->unit); !ret && off < end; off += done) {
+		ret = dirty_throttle(img);
+		if (!ret)
+			ret = allocate_units(img, off, min_u64(end - off,
+							       CLAIM_MAX),
+					     &done);
+	}
+	return ret;
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * walk.c - extents through the chain: the one walk that map, info, convert,
+ * compare, SEEK_HOLE and st_blocks share, so that they cannot disagree.
+ *
+ * Depth counts layers from the top.  Where nobody has stored anything the layer
+ * answers at which the search ended: the last one, or the one whose backing
+ * image is too short (observed with qemu-img map).
+ */
+#include "engine-int.h"
+
+/* Is the format's answer the file itself (raw)? */
+static bool is_identity(const struct image *img)
+{
+	return img->fmt->probed_guard;
+}
+
+/*
+ * Host holes below allocated units: a raw file is asked always.  Other formats'
+ * files only when a tenth of them or more takes no space, as qemu-img does: it
+ * costs a call for each extent, and a file that is not sparse has none.
+ */
+static bool file_is_sparse(struct image *img, struct file *f)
+{
+	uint64_t size, used;
+
+	if (is_identity(img))
+		return true;
+	return !file_size(f, &size) && !file_disk_usage(f, &used) &&
+	       used / 9 < size / 10;
+}
+
+static void look_below(struct image *img, const struct extent *ext,
+		       struct run *run)
+{
+	enum file_kind kind;
+	uint64_t n;
+
+	if (!file_is_sparse(img, ext->file) ||
+	    file_extent(ext->file, ext->host, run->len, &kind, &n))
+		return;
+	run->len = min_u64(run->len, n);
+	if (kind != FILE_ZERO)
+		return;
+	run->zero = true;
+	if (is_identity(img))
+		run->data = false;
+}
+
+static void fill_run(struct image *img, const struct extent *ext,
+		     unsigned flags, struct run *run)
+{
+	run->present = true;
+	run->zero = ext->kind == EXT_ZERO;
+	run->data = ext->kind != EXT_ZERO;
+	run->compressed = ext->kind == EXT_PACKED;
+	run->encrypted = ext->cipher != NULL;
+	run->file = ext->file;
+	run->filename = ext->file ? ext->file->name : img->file->name;
+	run->has_host = ext->kind == EXT_DATA || ext->flags & EXT_PREALLOC;
+	run->host = run->has_host ? ext->host : 0;
+	if (ext->kind == EXT_DATA && flags & MAP_EXACT && !ext->cipher)
+		look_below(img, ext, run);
+}
+
+int walk_step(const struct view *v, uint64_t off, uint64_t len,
+	      unsigned layers, unsigned flags, struct run *out)
+{
+	struct run run = { .off = off };
+	struct image *img = v->img;
+	struct extent ext;
+
+	for (;;) {
+		struct image *below = img->backing;
+		int ret = image_map(v, off, len, &ext);
+
+		if (ret)
+			return ret;
+		len = run.len = ext.len;
+		if (ext.kind != EXT_HOLE) {
+			fill_run(img, &ext, flags, &run);
+			break;
+		}
+		run.zero = !below || off >= image_size(below);
+		run.filename = img->file->name;
+		if (run.zero || run.depth + 1 == layers)
+			break;
+		len = min_u64(len, image_size(below) - off);
+		run.depth++;
+		img = below;
+		v = &below->live;
+	}
+	*out = run;
+	return 0;
+}
+
+static bool same_kind(const struct run *a, const struct run *b)
+{
+	if (a->depth != b->depth || a->present != b->present ||
+	    a->zero != b->zero || a->data != b->data ||
+	    a->compressed != b->compressed || a->has_host != b->has_host ||
+	    a->encrypted != b->encrypted)
+		return false;
+	return !a->has_host ||
+	       (a->file == b->file && a->host + a->len == b->host);
+}
+
+int walk_run(const struct view *v, uint64_t off, uint64_t len,
+	     unsigned layers, unsigned flags, struct run *out)
+{
+	struct run run, next;
+	int ret = walk_step(v, off, len, layers, flags, &run);
+
+	if (ret)
+		return ret;
+	/* An error behind the first step is told when somebody asks there. */
+	while (run.len < len &&
+	       !walk_step(v, off + run.len, len - run.len, layers, flags,
+			  &next) && same_kind(&run, &next))
+		run.len += next.len;
+	*out = run;
+	return 0;
+}
+
+int below_is_zero(struct image *img, uint64_t off, uint64_t len)
+{
+	struct image *below = img->backing;
+	uint64_t end = min_u64(off + len, below ? image_size(below) : 0);
+
+	while (off < end) {
+		struct run run;
+		int ret = walk_step(&below->live, off, end - off, 0, 0, &run);
+
+		if (ret)
+			return ret;
+		if (!run.zero)
+			return 0;
+		off += run.len;
+	}
+	return 1;
+}

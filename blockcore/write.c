@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * write.c - storing the guest's bytes.
+ *
+ * What has a place of its own is overwritten there, inside an epoch and without
+ * a lock.  Everything else goes the long way, under a claim of the whole units
+ * it touches (rule 2): map again, reserve, fill, commit.  What can fail fails
+ * before commit (rule 3), and then the image is as it was.
+ */
+#include "engine-int.h"
+#include "codec.h"
+
+/* One step of the long way: bounds the claim and the memory of a step. */
+#define STEP_MAX (16 * MiB)
+
+/* ---- in place ------------------------------------------------------------- */
+
+/* How much was stored; 0: it has no place of its own. */
+static ssize_t write_in_place(struct image *img, const void *buf, size_t len,
+			      uint64_t off)
+{
+	struct extent ext;
+	ssize_t ret;
+
+	epoch_enter(img->eng);
+	ret = img->fmt->map(&img->live, off, len, &ext);
+	if (!ret && in_place(&ext)) {
+		len = min_u64(len, ext.len);
+		pause_point("write:mapped");
+		ret = file_write(ext.file, buf, len, ext.host);
+		if (!ret)
+			ret = (ssize_t)len;
+	}
+	epoch_exit(img->eng);
+	return ret;
+}
+
+/* ---- the long way --------------------------------------------------------- */
+
+int dirty_throttle(struct image *img)
+{
+	if (atomic_load_explicit(&cache_dirty_bytes, memory_order_relaxed) <
+	    cache_dirty_bound() / 2 || !atomic_load(&img->eng->nr_dirty))
+		return 0;
+	return image_flush(img);
+}
+
+/* Zeroes behind the end of the image: a unit may stick out. */
+static int read_padded(struct image *img, char *buf, uint64_t len,
+		       uint64_t off)
+{
+	uint64_t size = image_size(img), n = 0;
+	int ret = 0;
+
+	if (off < size) {
+		n = min_u64(len, size - off);
+		ret = image_read(&img->live, buf, n, off);
+	}
+	memset(buf + n, 0, len - n);
+	return ret;
+}
+
+static int write_frame(const struct reserve *res)
+{
+	if (!res->frame_len)
+		return 0;
+	return file_write(res->dst.file, res->frame, res->frame_len,
+			  res->dst.host - res->frame_len);
+}
+
+/* Stores @len bytes at @off in the reserved units, and around them what the
+ * guest sees there now. */
+static int fill_units(struct image *img, const struct reserve *res,
+		      const void *buf, size_t len, uint64_t off)
+{
+	size_t head = off - res->off;
+	size_t tail = res->off + res->dst.len - (off + len);
+	autofree char *around = malloc(head + tail + 1);
+	struct iovec v[3] = {
+		{ around, head }, { (void *)buf, len }, { around + head, tail },
+	};
+	int ret;
+
+	if (!around)
+		return -ENOMEM;
+	ret = read_padded(img, around, head, res->off);
+	if (!ret)
+		ret = read_padded(img, around + head, tail, off + len);
+	if (!ret)
+		ret = write_frame(res);
+	if (ret)
+		return ret;
+	return file_writev(res->dst.file, v + !head, 3 - !head - !tail,
+			   res->dst.host);
+}
+
+/* Fresh space reads as zeroes: if the guest sees zeroes around the new bytes
+ * as well, there is nothing to write there. */
+static bool only_payload(struct image *img, const struct reserve *res,
+			 const struct extent *old, uint64_t off, size_t len)
+{
+	if (!res->fresh || old->off + old->len < off + len)
+		return false;
+	if (old->kind == EXT_ZERO)
+		return true;
+	return old->kind == EXT_HOLE &&
+	       below_is_zero(img, res->off, res->dst.len) == 1;
+}
+
+static int fill(struct image *img, const struct reserve *res,
+		const struct extent *old, const void *buf, size_t len,
+		uint64_t off)
+{
+	if (off == res->off && len == res->dst.len && !res->frame_len)
+		return file_write(res->dst.file, buf, len, res->dst.host);
+	if (only_payload(img, res, old, off, len))
+		return file_write(res->dst.file, buf, len,
+				  res->dst.host + (off - res->off));
+	return fill_units(img, res, buf, len, off);
+}
+
+static void settle(struct image *img, const struct reserve *res, bool stored)
+{
+	change_begin(img);
+	if (stored)
+		img->fmt->commit(img, res);
+	else
+		img->fmt->abort(img, res);
+	change_end(img);
+}
+
+ssize_t store_claimed(struct image *img, const struct extent *old,
+		      const void *buf, size_t len, uint64_t off)
+{
+	uint64_t unit = img->unit;
+	struct reserve res = { .intent = STORE_DATA };
+	int ret;
+
+	len = min_u64(len, old->len);
+	res.off = round_down(off, unit);
+	res.len = round_up(off + len, unit) - res.off;
+	ret = img->fmt->reserve(img, &res);
+	if (ret)
+		return ret;
+	len = min_u64(len, res.off + res.dst.len - off);
+	pause_point("write:reserved");
+	ret = fill(img, &res, old, buf, len, off);
+	if (knobs.no_gate)
+		pause_point("write:filled");
+	settle(img, &res, !ret);
+	return ret ? ret : (ssize_t)len;
+}
+
+/* How much was stored; 0: look at the mapping again. */
+static ssize_t write_units(struct image *img, const void *buf, size_t len,
+			   uint64_t off)
+{
+	struct engine *e = img->eng;
+	struct claim claim;
+	struct extent ext;
+	ssize_t ret;
+
+	if (!img->fmt->reserve)
+		return -EROFS;
+	ret = dirty_throttle(img);
+	if (ret)
+		return ret;
+	if (knobs.no_quarantine) {
+		pthread_mutex_lock(&e->flush_lock);
+		space_reap(e);
+		pthread_mutex_unlock(&e->flush_lock);
+	}
+	len = min_u64(len, STEP_MAX);
+	ret = claim_take(e, &claim, round_down(off, img->unit),
+			 round_up(off + len, img->unit));
+	if (ret)
+		return ret;
+	ret = image_map(&img->live, off, len, &ext);
+	/* Somebody may have given it a place while we waited. */
+	if (!ret && !in_place(&ext))
+		ret = store_claimed(img, &ext, buf, len, off);
+	claim_drop(e, &claim);
+	return ret;
+}
+
+/* ---- entry ---------------------------------------------------------------- */
+
+static int write_through(struct image *img)
+{
+	if (img->cache != CACHE_WRITETHROUGH && img->cache != CACHE_DIRECTSYNC)
+		return 0;
+	return image_flush(img);
+}
+
+static int guard(struct image *img, const void *buf, size_t len, uint64_t off)
+{
+	if (!img->probed || !img->fmt->probed_guard || off >= SECTOR_SIZE ||
+	    img->flags & IMAGE_TARGET)
+		return 0;
+	return probe_guard(img, buf, len, off);
+}
+
+int image_write(const struct view *v, const void *buf, size_t len,
+		uint64_t off)
+{
+	struct image *img = v->img;
+	int ret = v->root ? -EROFS : view_check(v, off, len);
+
+	if (!ret && len)
+		ret = engine_begin(img->eng);
+	if (!ret && len)
+		ret = guard(img, buf, len, off);
+	if (ret)
+		return ret;
+	while (len) {
+		ssize_t n = write_in_place(img, buf, len, off);
+
+		if (!n)
+			n = write_units(img, buf, len, off);
+		if (n < 0)
+			return (int)n;
+		buf = (const char *)buf + n;
+		off += (size_t)n;
+		len -= (size_t)n;
+	}
+	return write_through(img);
+}
+
+/* ---- packed units --------------------------------------------------------- */
+
+int image_pack(struct image *img, const void *buf, void *out, size_t *n)
+{
+	if (!img->codec)
+		return -ENOTSUP;
+	return img->codec->encode(buf, img->unit, out, img->unit - 1, n);
+}
+
+static int store_packed(struct image *img, const void *packed, size_t n,
+			uint64_t off)
+{
+	struct reserve res = {
+		.intent = STORE_PACKED, .off = off, .len = img->unit,
+		.packed = (uint32_t)n,
+	};
+	struct extent ext;
+	int ret = image_map(&img->live, off,
+			    min_u64(img->unit, image_size(img) - off), &ext);
+
+	/* As QEMU: what is stored already is not replaced. */
+	if (!ret && (ext.kind == EXT_DATA || ext.kind == EXT_PACKED))
+		ret = -EIO;
+	if (!ret)
+		ret = img->fmt->reserve(img, &res);
+	if (ret)
+		return ret;
+	ret = write_frame(&res);
+	if (!ret)
+		ret = file_write(res.dst.file, packed, n, res.dst.host);
+	settle(img, &res, !ret);
+	return ret;
+}
+
+int image_write_packed(const struct view *v, const void *packed, size_t n,
+		       uint64_t off)
+{
+	struct image *img = v->img;
+	struct claim claim;
+	int ret;
+
+	if (v->root || !img->codec || !img->fmt->reserve)
+		return -ENOTSUP;
+	if (off % img->unit || off >= image_size(img) || !n || n > img->unit)
+		return -EINVAL;
+	ret = engine_begin(img->eng);
+	if (!ret)
+		ret = dirty_throttle(img);
+	if (!ret)
+		ret = claim_take(img->eng, &claim, off, off + img->unit);
+	if (ret)
+		return ret;
+	ret = store_packed(img, packed, n, off);
+	claim_drop(img->eng, &claim);
+	return ret ? ret : write_through(img);
+}

@@ -11,6 +11,10 @@ libimgfs_a_SOURCES += fs/fsmain.h
 libimgfs_a_SOURCES += fs/background.c
 libimgfs_a_SOURCES += fs/message.c
 libimgfs_a_SOURCES += fs/mount8.c
+libimgfs_a_SOURCES += fs/partitions.h
+libimgfs_a_SOURCES += fs/partitions.c
+libimgfs_a_SOURCES += fs/partitions-gpt.c
+libimgfs_a_SOURCES += fs/partitions-mbr.c
 
 # A program of every build once all parts are in
 EXTRA_PROGRAMS += imgfs

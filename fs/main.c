@@ -16,7 +16,7 @@
 #define PR_SET_IO_FLUSHER 57
 #endif
 
-/* ---- the mount point -------------------------------------------------------- */
+/* ---- the mount point ----------------------------------------------------- */
 
 static int mountpoint_stat(const char *path, struct err *err)
 {
@@ -78,7 +78,7 @@ static int mountpoint_check(struct fs_options *o, struct err *err)
 	return sources_check(o, err);
 }
 
-/* ---- the process --------------------------------------------------------------- */
+/* ---- the process --------------------------------------------------------- */
 
 /* An image holds a few files open; folders have thousands of images. */
 static void raise_nofile(void)
@@ -121,7 +121,7 @@ static void process_prepare(const struct fs_options *o)
 		leave_folder(o);
 }
 
-/* ---- what libfuse is told -------------------------------------------------------- */
+/* ---- what libfuse is told ------------------------------------------------ */
 
 static void add_flag(char **opts, const char *flag, bool wanted)
 {
@@ -168,7 +168,7 @@ static int attach(struct mount *mnt, const struct fs_options *o,
 	return rc;
 }
 
-/* ---- life --------------------------------------------------------------------------- */
+/* ---- life ---------------------------------------------------------------- */
 
 static void on_ready(void *data)
 {

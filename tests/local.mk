@@ -19,6 +19,8 @@ tests_libtest_a_SOURCES =
 UNIT_TESTS += tests/unit/test-codec
 UNIT_TESTS += tests/unit/test-progress
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
+UNIT_TESTS += tests/unit/test-partitions
+tests_unit_test_partitions_LDADD = libimgfs.a $(LDADD)
 
 # ---- shared by unit tests ----
 

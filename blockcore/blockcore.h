@@ -525,9 +525,14 @@ uint64_t cache_used(void);
 /* Where background errors go: one line, no newline.  Default: stderr. */
 void log_set(void (*fn)(void *data, const char *line), void *data);
 void log_line(const char *fmt, ...) printf_like(1, 2);
-/* Called at named points, so that tests can stop a thread there: NULL outside
- * of tests.  IMGFS_PAUSE=point:fifo makes a program's threads wait at that
- * point until the fifo gives a byte. */
+/*
+ * Called at named points, so that tests can stop a thread there.
+ * IMGFS_PAUSE=point:fifo[,point:fifo...]: each entry makes one thread, the first
+ * that comes to its point, open the fifo for reading (that tells the test) and
+ * wait until it gives a byte or its other end is closed.  Within a test program
+ * pause_set() names a function that is called at every point instead.
+ */
+void pause_set(void (*fn)(const char *name));
 void pause_point(const char *name);
 
 #endif

@@ -22,6 +22,7 @@
 #include <sys/uio.h>
 
 struct file;
+struct file_queue;      /* requests that wait for the pool */
 struct json;
 struct policy;
 
@@ -109,6 +110,11 @@ struct file {
 	_Atomic int broken;     /* rule 6: sticky, 0 or negative errno */
 	_Atomic unsigned refs;
 	uint64_t allocated;     /* unused by drivers; the engine's high-water */
+	pthread_mutex_t sync_lock;      /* one sync at a time: who finds
+					 * nothing unsynced waits for it */
+	pthread_rwlock_t edge;  /* min_io > 1: shared by whole blocks,
+				 * exclusive for parts of one */
+	struct file_queue *_Atomic queue;       /* file-pool.c */
 };
 
 /* ---- making one --------------------------------------------------------- */
@@ -182,8 +188,15 @@ int file_stat(struct file *f, struct stat *st);
 int file_lock(struct file *f, unsigned used, unsigned unshared,
 	      struct err *err);
 
-/* Starts @req; its done() will be called exactly once, also on error. */
+/*
+ * Starts @req; its done() will be called exactly once, also on error.  Nothing
+ * of @f is in flight when its last reference is dropped, and that is not done
+ * inside of a done().  Not before the last fork.
+ */
 void file_submit(struct file *f, struct file_req *req);
+/* For drivers with a submit() of their own, which sees reads and writes that
+ * need no padding, splitting or clipping: in place of calling done(). */
+void file_req_done(struct file_req *req, int result);
 
 /* ---- path policy (blueprint 1, "Names inside an image") ------------------ */
 

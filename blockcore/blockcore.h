@@ -198,6 +198,10 @@ struct format {
 	int  (*release)(struct image *img, struct file *file,
 			uint64_t host, uint64_t len);
 
+	/* A larger virtual size, on a writable image; sets img->size.  NULL:
+	 * cannot. */
+	int  (*grow)(struct image *img, uint64_t size, struct err *err);
+
 	/* Make one stage's pages durable as a single step (vhdx log). */
 	int  (*journal)(struct image *img, struct mpage **pages, size_t n);
 

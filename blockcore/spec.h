@@ -9,7 +9,9 @@
  *
  * All become one tree of nodes as blockdev-add has it:
  *   {"driver": "qcow2", "file": {"driver": "file", "filename": "a"}, ...}
- * where "driver" of the top node is missing when the format is to be probed.
+ * where "driver" of the top node is missing when the format is to be probed,
+ * and "driver" of a file when what is found there decides (a file, a device).
+ * Only nodes nest; other structured options keep dots ("cache.direct").
  */
 #ifndef BLOCKCORE_SPEC_H
 #define BLOCKCORE_SPEC_H
@@ -19,7 +21,7 @@
 enum spec_how { SPEC_NAME, SPEC_IMAGE_OPTS };
 
 /* @format (may be NULL) sets the top driver of a name.  Unknown protocols are
- * errors here; unknown drivers and options are errors of spec_check(). */
+ * errors here; unknown drivers and options are errors of opening. */
 int spec_parse(const char *text, enum spec_how how, const char *format,
 	       struct json **node, struct err *err);
 /* The same for a name found in an image at @base (a file name as given, may be
@@ -30,9 +32,31 @@ int spec_parse_child(const char *text, const char *base, const char *format,
  * "json:{...}".  The caller frees. */
 char *spec_name(const struct json *node);
 /* @name resolved against the directory of @base as qemu-img prints it
- * ("sub/b.raw"); json: and proto: names and absolute paths are kept. */
+ * ("sub/b.raw"); json: and proto: names and absolute paths are kept.  @base may
+ * be a json: name: then the file below it counts. */
 char *spec_join(const char *base, const char *name);
 /* Does the name start with "proto:" (no '/' before the colon)? */
 bool spec_has_protocol(const char *name);
+/* Is @driver one that stores bytes ("file", "host_device")? */
+bool spec_is_protocol(const char *driver);
+/* The name of the file at the bottom of @node, or NULL. */
+const char *spec_file(const struct json *node);
+
+/*
+ * Are the options of one node (not of those below it) such as its driver
+ * takes?  Called as opening goes on, because QEMU finds faults in this order.
+ */
+enum spec_stage {
+	SPEC_FLAGS,     /* before the file: how to open at all */
+	SPEC_VALUES,    /* before the driver looks at it */
+	SPEC_DRIVER,    /* after the driver has opened: its own options */
+	SPEC_UNKNOWN,   /* last: names that nobody took */
+};
+/* @format: the driver that opened it, of @protocol or format kind;
+ * @backing: may "backing" be given? */
+int spec_check(const struct json *node, enum spec_stage stage,
+	       const char *driver, bool backing, struct err *err);
+/* The boolean at @key, or @def; values were checked before. */
+bool spec_bool(const struct json *node, const char *key, bool def);
 
 #endif

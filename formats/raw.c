@@ -16,6 +16,7 @@
 
 struct raw {
 	uint64_t offset;        /* where the disk begins in the file */
+	bool fixed;             /* "size" was given */
 };
 
 /* ---- opening ------------------------------------------------------------- */
@@ -111,6 +112,7 @@ static int raw_open(struct image *img, struct err *err)
 	if (ret)
 		return ret;
 	raw->offset = offset;
+	raw->fixed = has_size;
 	atomic_store(&img->size, has_size ? size :
 		     whole_sectors(length - offset));
 	img->unit = SECTOR_SIZE;
@@ -173,6 +175,23 @@ static int raw_grow_failed(int ret, struct err *err)
 	return err_errno(err, ret, "Could not resize file");
 }
 
+static int raw_grow(struct image *img, uint64_t size, struct err *err)
+{
+	const struct raw *raw = img->priv;
+	int ret;
+
+	if (raw->fixed)
+		return err_set(err, -ENOTSUP,
+			       "Cannot resize fixed-size raw disks");
+	if (size > INT64_MAX - raw->offset)
+		return raw_grow_failed(-EFBIG, err);
+	ret = file_truncate(img->file, raw->offset + size);
+	if (ret)
+		return raw_grow_failed(ret, err);
+	atomic_store(&img->size, whole_sectors(size));
+	return 0;
+}
+
 /* The head is overwritten, so that no old signature of a block device is left
  * for probing. */
 static int clear_head(struct file *f, uint64_t size, struct err *err)
@@ -217,5 +236,6 @@ const struct format raw_format = {
 	.probe = raw_probe,
 	.open = raw_open,
 	.map = raw_map,
+	.grow = raw_grow,
 	.admin = &raw_admin,
 };

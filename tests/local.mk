@@ -18,6 +18,7 @@ tests_libtest_a_SOURCES =
 # ---- unit tests ----
 UNIT_TESTS += tests/unit/test-codec
 UNIT_TESTS += tests/unit/test-progress
+UNIT_TESTS += tests/unit/test-spec
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-partitions
 tests_unit_test_partitions_LDADD = libimgfs.a $(LDADD)

@@ -24,3 +24,15 @@ libimgfs_a_SOURCES += fs/reply.c
 libimgfs_a_SOURCES += fs/notify.h
 libimgfs_a_SOURCES += fs/notify.c
 libimgfs_a_SOURCES += fs/node.c
+
+# What mount(8) and umount(8) run for us; they look in $(mounthelperdir) only.
+mounthelper_PROGRAMS = umount.fuse.imgfs
+umount_fuse_imgfs_SOURCES = fs/umount.c
+umount_fuse_imgfs_LDADD =
+mounthelper_SCRIPTS = mount.imgfs
+EXTRA_DIST += fs/mount.imgfs.in
+CLEANFILES += mount.imgfs
+
+mount.imgfs: fs/mount.imgfs.in Makefile
+	$(AM_V_GEN)sed 's|@bindir@|$(bindir)|' $(srcdir)/fs/mount.imgfs.in >$@.tmp
+	$(AM_V_at)chmod 755 $@.tmp && mv $@.tmp $@

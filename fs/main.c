@@ -73,8 +73,6 @@ static int mountpoint_check(struct fs_options *o, struct err *err)
 				 " '%s'", o->mountpoint);
 	free(o->mountpoint);
 	o->mountpoint = real;
-	if (o->rw && mount8_default_rw(real))
-		o->rw = false;
 	return sources_check(o, err);
 }
 
@@ -199,10 +197,21 @@ static int serve(const struct fs_options *o, struct err *err)
 	return rc ? rc : end;
 }
 
-/* The child of background_fork(), or the only process. */
-static int mount_run(struct fs_options *o, struct err *err)
+static int options_settle(struct fs_options *o, struct err *err)
 {
 	int rc = mountpoint_check(o, err);
+
+	if (rc)
+		return rc;
+	if (o->rw && mount8_default_rw(o->mountpoint))
+		o->rw = false;
+	return fs_options_check(o, err);
+}
+
+/* Returns in the child of background_fork(), or in the only process. */
+static int mount_run(struct fs_options *o, struct err *err)
+{
+	int rc = options_settle(o, err);
 
 	if (rc)
 		return rc;

@@ -408,8 +408,7 @@ static int operands_take(struct fs_options *o, int n, char **args,
 	return 0;
 }
 
-/* What cannot be together. */
-static int options_check(const struct fs_options *o, struct err *err)
+int fs_options_check(const struct fs_options *o, struct err *err)
 {
 	if (o->rw && o->share)
 		return err_set(err, -EINVAL, "'share' is for reading: it"
@@ -474,7 +473,7 @@ int fs_options_parse(struct fs_options *o, int argc, char **argv,
 	if (rc || o->action != FS_MOUNT)
 		return rc;
 	o->foreground |= o->debug;
-	return options_check(o, err);
+	return 0;
 }
 
 static void list_free(char **list, unsigned n)

@@ -79,6 +79,9 @@ struct fs_options {
  */
 int fs_options_parse(struct fs_options *o, int argc, char **argv,
 		     struct err *err);
+/* What cannot be together.  Apart from parsing, because main.c may find that
+ * nobody asked for the "rw" that mount(8) gave. */
+int fs_options_check(const struct fs_options *o, struct err *err);
 void fs_options_free(struct fs_options *o);
 /* The text of --help, made from the table of options. */
 void fs_options_help(struct strbuf *out);

@@ -22,6 +22,8 @@ UNIT_TESTS += tests/unit/test-spec
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-partitions
 tests_unit_test_partitions_LDADD = libimgfs.a $(LDADD)
+UNIT_TESTS += tests/unit/test-fs-options
+tests_unit_test_fs_options_LDADD = libimgfs.a $(LDADD)
 
 # ---- shared by unit tests ----
 

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * umount.c - umount.fuse.imgfs, which umount(8) runs for our mounts.
+ *
+ * The kernel's umount(2) returns before the daemon has heard of it (F27).  Who
+ * unmounts wants to start a virtual machine, or pull a disk: so this waits for
+ * the daemon's end.  Knows the ioctl that tells the daemon's process.  Refuses
+ * to wait for a mount that is still there elsewhere.
+ */
+#include "fs.h"
+
+#include <fcntl.h>
+#include <glob.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+
+struct unmount {
+	const char *dir;
+	bool wait;              /* not after -l, -f */
+	char *argv[12];         /* umount -i ... DIR */
+	int argc;
+	dev_t dev;              /* of the mount */
+	int pidfd;              /* of its daemon, or -1 */
+};
+
+static int usage(void)
+{
+	fputs("Usage: umount.fuse.imgfs MOUNTPOINT [-flnrv] [-N NAMESPACE]"
+	      " [-t TYPE]\n", stderr);
+	return 1;
+}
+
+static void pass_on(struct unmount *u, const char *arg)
+{
+	if ((size_t)u->argc < ARRAY_SIZE(u->argv) - 1)
+		u->argv[u->argc++] = (char *)arg;
+}
+
+static bool arguments_parse(struct unmount *u, int argc, char **argv)
+{
+	int c;
+
+	pass_on(u, "umount");
+	pass_on(u, "-i");
+	while ((c = getopt(argc, argv, "flnrvN:t:")) != -1) {
+		switch (c) {
+		case 'f': pass_on(u, "-f"); u->wait = false; break;
+		case 'l': pass_on(u, "-l"); u->wait = false; break;
+		case 'n': pass_on(u, "-n"); break;
+		case 'r': pass_on(u, "-r"); break;
+		case 'v': pass_on(u, "-v"); break;
+		case 'N': case 't': break;
+		default: return false;
+		}
+	}
+	if (optind != argc - 1)
+		return false;
+	u->dir = argv[optind];
+	pass_on(u, u->dir);
+	return true;
+}
+
+/* A dead mount answers nothing: then there is nobody to wait for. */
+static void daemon_find(struct unmount *u)
+{
+	autoclose int fd = open(u->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct imgfs_identity id;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) || ioctl(fd, IMGFS_IOC_IDENTITY, &id) < 0)
+		return;
+	u->dev = st.st_dev;
+	u->pidfd = pidfd_open((pid_t)id.pid, 0);
+}
+
+/* Runs umount(8) proper; its exit code. */
+static int umount_run(struct unmount *u)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0) {
+		perror("umount.fuse.imgfs: fork");
+		return 1;
+	}
+	if (!pid) {
+		execvp(u->argv[0], u->argv);
+		perror("umount.fuse.imgfs: umount");
+		_exit(1);
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return 1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+/* ---- is it mounted elsewhere too? ------------------------------------------- */
+
+static bool mountinfo_has(const char *path, dev_t dev)
+{
+	FILE *f = fopen(path, "re");
+	unsigned maj, min;
+	char *line = NULL;
+	bool found = false;
+	size_t cap = 0;
+
+	if (!f)
+		return false;
+	while (!found && getline(&line, &cap, f) > 0)
+		found = sscanf(line, "%*d %*d %u:%u", &maj, &min) == 2 &&
+			makedev(maj, min) == dev;
+	free(line);
+	fclose(f);
+	return found;
+}
+
+/* In any name space that we may look into. */
+static bool mounted_elsewhere(dev_t dev)
+{
+	bool found = false;
+	glob_t g;
+
+	if (glob("/proc/[0-9]*/mountinfo", GLOB_NOSORT, NULL, &g))
+		return false;
+	for (size_t i = 0; i < g.gl_pathc && !found; i++)
+		found = mountinfo_has(g.gl_pathv[i], dev);
+	globfree(&g);
+	return found;
+}
+
+static void daemon_wait(const struct unmount *u)
+{
+	struct pollfd p = { .fd = u->pidfd, .events = POLLIN };
+
+	if (mountinfo_has("/proc/self/mountinfo", u->dev))
+		return;
+	/* The usual case is a few milliseconds; looking is not free. */
+	while (poll(&p, 1, 1000) == 0)
+		if (mounted_elsewhere(u->dev))
+			return;
+}
+
+int main(int argc, char **argv)
+{
+	struct unmount u = { .wait = true, .pidfd = -1 };
+	int rc;
+
+	if (!arguments_parse(&u, argc, argv))
+		return usage();
+	if (u.wait)
+		daemon_find(&u);
+	rc = umount_run(&u);
+	if (!rc && u.pidfd >= 0)
+		daemon_wait(&u);
+	return rc;
+}

@@ -143,6 +143,7 @@ struct format {
 	bool probed_guard;              /* raw: guard sector 0 when probed */
 	bool no_snapshot_of_size;       /* size follows the file (raw) */
 	bool supports_backing;
+	bool stores_packed;             /* STORE_PACKED: convert -c */
 
 	/* 0 = not ours, else how sure: 100 magic, 1 fall-back (raw). */
 	int  (*probe)(const struct probe *p);

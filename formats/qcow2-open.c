@@ -566,6 +566,7 @@ const struct format qcow2_format = {
 	.name = "qcow2",
 	.priv_size = sizeof(struct qcow2),
 	.supports_backing = true,
+	.stores_packed = true,
 	.probe = qcow2_probe,
 	.open = qcow2_open,
 	.upgrade = qcow2_upgrade,

@@ -9,6 +9,8 @@
 
 const struct command *const commands[] = {
 	&cmd_check,
+	&cmd_compare,
+	&cmd_convert,
 	&cmd_create,
 	&cmd_info,
 	&cmd_map,

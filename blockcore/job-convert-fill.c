@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * job-convert-fill.c - reads the pieces of a batch, finds the zeroes in them,
+ * encodes them.  Runs on many threads at once, one batch each.
+ *
+ * qemu-img-cli.md, "convert -S": a block of zeroes counts when it is aligned to
+ * the largest power of two in -S; shorter runs are data.
+ */
+#include "job-convert.h"
+#include "codec.h"
+
+/* ---- reading ------------------------------------------------------------- */
+
+/* From the sources as they stand one behind the other. */
+static int sources_read(const struct convert *c, unsigned char *buf,
+			uint64_t len, uint64_t off)
+{
+	for (unsigned i = 0; len; i++) {
+		const struct image *img = c->a->src[i];
+		uint64_t size = image_size(img), n;
+		int ret;
+
+		if (off >= size) {
+			off -= size;
+			continue;
+		}
+		n = min_u64(len, size - off);
+		ret = image_read(&img->live, buf, n, off);
+		if (ret)
+			return ret;
+		buf += n;
+		len -= n;
+		off = 0;
+	}
+	return 0;
+}
+
+/* ---- zeroes -------------------------------------------------------------- */
+
+static bool bit(const uint64_t *bits, uint64_t i)
+{
+	return bits[i / 64] >> i % 64 & 1;
+}
+
+static uint64_t block_end(const struct convert *c, const struct piece *p,
+			  uint64_t pos)
+{
+	return min_u64(round_down(p->off + pos, c->align) + c->align - p->off,
+		       p->len);
+}
+
+static size_t block_bit(const struct convert *c, const struct piece *p,
+			uint64_t pos)
+{
+	return p->bit + (p->off + pos) / c->align - p->off / c->align;
+}
+
+static void find_zeroes(const struct convert *c, struct batch *b,
+			struct piece *p)
+{
+	p->bit = b->bits;
+	for (uint64_t pos = 0, end; pos < p->len; pos = end) {
+		uint64_t mask = UINT64_C(1) << b->bits % 64;
+		uint64_t *bits = &b->zero[b->bits++ / 64];
+
+		end = block_end(c, p, pos);
+		if (is_zero(b->buf + p->at + pos, end - pos))
+			*bits |= mask;
+		else
+			*bits &= ~mask;
+	}
+}
+
+/* Blocks of one answer from @pos on. */
+static bool same_blocks(const struct convert *c, const struct batch *b,
+			const struct piece *p, uint64_t pos, uint64_t *len)
+{
+	bool zero = bit(b->zero, block_bit(c, p, pos));
+	uint64_t end = block_end(c, p, pos);
+
+	while (end < p->len && bit(b->zero, block_bit(c, p, end)) == zero)
+		end = block_end(c, p, end);
+	*len = end - pos;
+	return zero;
+}
+
+bool convert_run(const struct convert *c, const struct batch *b,
+		 const struct piece *p, uint64_t pos, uint64_t *len)
+{
+	uint64_t end, n;
+
+	if (!c->a->sparse) {
+		*len = p->len - pos;
+		return false;
+	}
+	if (same_blocks(c, b, p, pos, len) && *len >= c->a->sparse)
+		return true;
+	for (end = pos + *len; end < p->len; end += n)
+		if (same_blocks(c, b, p, end, &n) && n >= c->a->sparse)
+			break;
+	*len = end - pos;
+	return false;
+}
+
+/* ---- a batch ------------------------------------------------------------- */
+
+/* One unit; the bytes behind the end of the disk are zeroes. */
+static int pack(const struct convert *c, struct batch *b, struct piece *p)
+{
+	unsigned char *buf = b->buf + p->at;
+
+	memset(buf + p->len, 0, c->unit - p->len);
+	if (c->a->sparse && is_zero(buf, p->len)) {
+		p->kind = c->a->target_is_zero ? PIECE_SKIP : PIECE_ZERO;
+		return 0;
+	}
+	return image_pack(c->a->dst, buf, b->packed + p->at, &p->packed);
+}
+
+static int fill(const struct convert *c, struct batch *b, struct piece *p)
+{
+	int ret = sources_read(c, b->buf + p->at, p->len, p->off);
+
+	if (ret)
+		return ret;
+	if (c->unit)
+		return pack(c, b, p);
+	if (c->a->sparse)
+		find_zeroes(c, b, p);
+	return 0;
+}
+
+void convert_fill(struct convert *c, struct batch *b)
+{
+	for (unsigned i = 0; i < b->nr; i++) {
+		struct piece *p = &b->piece[i];
+		int ret = p->kind == PIECE_DATA ? fill(c, b, p) : 0;
+
+		if (!ret)
+			continue;
+		b->error = ret;
+		b->error_off = p->off;
+		b->nr = i;      /* what was read is stored all the same */
+	}
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * job-convert-plan.c - what has to be copied, in ascending order.
+ *
+ * Walks the sources, which stand one behind the other, by the same runs as map
+ * does, and cuts them into requests.  Knows what a new target reads as without
+ * any write.  Refuses to read guest data.
+ */
+#include "job-convert.h"
+
+/* A dense disk is not walked to its end before the first byte moves. */
+#define LOOK_AHEAD GiB
+
+/* Runs that need no work: after so many others get the plan. */
+enum { PLAN_STEPS = 1024 };
+
+/* ---- runs ---------------------------------------------------------------- */
+
+static enum piece_kind zero_kind(const struct convert *c)
+{
+	if (!c->a->sparse)
+		return PIECE_BLANK;
+	return c->a->target_is_zero ? PIECE_SKIP : PIECE_ZERO;
+}
+
+static enum piece_kind run_kind(const struct convert *c, const struct run *run)
+{
+	/* qemu-img-cli.md, "convert -B": the rest is the new backing file's. */
+	if (c->a->dst_has_backing && !run->present)
+		return PIECE_SKIP;
+	return run->zero ? zero_kind(c) : PIECE_DATA;
+}
+
+/* Finds out what is at c->at, unless that is known. */
+static int look(struct convert *c)
+{
+	const struct image *img = c->a->src[c->src];
+	unsigned layers = c->a->dst_has_backing ? 1 : 0;
+	struct run run;
+	int ret;
+
+	if (c->at < c->run_end)
+		return 0;
+	while (c->at - c->base >= image_size(img)) {
+		c->base += image_size(img);
+		img = c->a->src[++c->src];
+	}
+	ret = walk_run(&img->live, c->at - c->base,
+		       min_u64(image_size(img) - (c->at - c->base),
+			       LOOK_AHEAD), layers, MAP_EXACT, &run);
+	if (ret)
+		return ret;
+	c->run_kind = run_kind(c, &run);
+	c->run_end = c->at + run.len;
+	return 0;
+}
+
+/* ---- pieces -------------------------------------------------------------- */
+
+static void add(struct batch *b, enum piece_kind kind, uint64_t off,
+		uint64_t len)
+{
+	struct piece *last = b->nr ? &b->piece[b->nr - 1] : NULL;
+
+	if (kind == PIECE_SKIP)
+		return;
+	if (last && kind == PIECE_ZERO && last->kind == kind &&
+	    last->off + last->len == off) {
+		last->len += len;
+		return;
+	}
+	b->piece[b->nr++] = (struct piece) { .kind = kind, .off = off,
+					     .len = len, .at = b->used };
+	if (kind == PIECE_DATA)
+		b->used += round_up(len, CONVERT_ROUND);
+}
+
+/* How much of the run at c->at one request takes; 0: not in this batch. */
+static uint64_t request_len(const struct convert *c, const struct batch *b)
+{
+	uint64_t len = c->run_end - c->at;
+
+	if (c->run_kind == PIECE_SKIP || c->run_kind == PIECE_ZERO)
+		return len;
+	len = min_u64(len, CONVERT_REQUEST);
+	if (c->run_kind == PIECE_DATA && len > c->batch_bytes - b->used)
+		return 0;
+	return len;
+}
+
+static int plan_plain(struct convert *c, struct batch *b)
+{
+	for (unsigned i = 0; i < PLAN_STEPS && c->at < c->size &&
+	     b->nr < CONVERT_PIECES; i++) {
+		int ret = look(c);
+		uint64_t len;
+
+		if (ret)
+			return ret;
+		len = request_len(c, b);
+		if (!len)
+			break;
+		add(b, c->run_kind, c->at, len);
+		c->at += len;
+	}
+	return 0;
+}
+
+/* ---- -c: whole units ------------------------------------------------------ */
+
+/* Where the unit at c->at ends or, when it needs no reading and is of one kind,
+ * the last unit of the same run. */
+static uint64_t units_end(const struct convert *c)
+{
+	uint64_t end = min_u64(c->at + c->unit, c->size);
+
+	if (c->run_kind != PIECE_SKIP && c->run_kind != PIECE_ZERO)
+		return end;
+	return max_u64(end, c->run_end == c->size ? c->size :
+		       round_down(c->run_end, c->unit));
+}
+
+/* c->at moves behind the units; one of several kinds has to be read. */
+static int units_kind(struct convert *c, enum piece_kind *kind)
+{
+	uint64_t end;
+	int ret = look(c);
+
+	if (ret)
+		return ret;
+	end = units_end(c);
+	/* Blank units are encoded as any others. */
+	*kind = c->run_kind == PIECE_BLANK ? PIECE_DATA : c->run_kind;
+	while (c->at < end) {
+		ret = look(c);
+		if (ret)
+			return ret;
+		if (c->run_kind != *kind)
+			*kind = PIECE_DATA;
+		c->at = min_u64(c->run_end, end);
+	}
+	return 0;
+}
+
+static int plan_units(struct convert *c, struct batch *b)
+{
+	for (unsigned i = 0; i < PLAN_STEPS && c->at < c->size &&
+	     b->nr < CONVERT_PIECES && b->used + c->unit <= c->batch_bytes;
+	     i++) {
+		uint64_t off = c->at;
+		enum piece_kind kind;
+		int ret = units_kind(c, &kind);
+
+		if (ret)
+			return ret;
+		add(b, kind, off, c->at - off);
+		b->used = round_up(b->used, c->unit);
+	}
+	return 0;
+}
+
+void convert_plan(struct convert *c, struct batch *b)
+{
+	int ret;
+
+	b->nr = 0;
+	b->used = 0;
+	b->bits = 0;
+	b->error_off = c->at;
+	ret = c->unit ? plan_units(c, b) : plan_plain(c, b);
+	b->error = ret;
+	b->end = c->at;
+	if (ret) {      /* what was planned comes first */
+		b->error_off = c->at;
+		c->at = c->size;
+	}
+}

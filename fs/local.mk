@@ -36,3 +36,9 @@ CLEANFILES += mount.imgfs
 mount.imgfs: fs/mount.imgfs.in Makefile
 	$(AM_V_GEN)sed 's|@bindir@|$(bindir)|' $(srcdir)/fs/mount.imgfs.in >$@.tmp
 	$(AM_V_at)chmod 755 $@.tmp && mv $@.tmp $@
+libimgfs_a_SOURCES += fs/slow.h
+libimgfs_a_SOURCES += fs/slow.c
+libimgfs_a_SOURCES += fs/disk.h
+libimgfs_a_SOURCES += fs/disk.c
+libimgfs_a_SOURCES += fs/disk-range.c
+libimgfs_a_SOURCES += fs/blocks.c

@@ -3,17 +3,24 @@
  * work.c - the pool of workers; see work.h.
  *
  * Knows threads and a queue.  Refuses to know requests, images or what the
- * work is: cancelling is the work's own business.
+ * work is: stopping what runs is the work's own business.
  */
 #include "work.h"
 
 #include <signal.h>
 
+/* What a thread does, for the others to see. */
+struct running {
+	const void *key;
+	struct running *next;
+};
+
 struct work_pool {
 	pthread_mutex_t lock;           /* guards all below */
 	pthread_cond_t more, fewer;     /* work came; a thread ended */
 	struct work *head, **tail;
-	unsigned queued, threads, idle, max;
+	struct running *running;        /* those with a key */
+	unsigned queued, bulky, threads, idle, max;
 	bool ending;
 };
 
@@ -31,23 +38,60 @@ struct work_pool *work_pool_new(unsigned max)
 	return pool;
 }
 
-/* The next piece of work, or NULL: the pool ends.  Under the lock. */
+static bool may_run(const struct work_pool *pool, const struct work *w)
+{
+	if (w->bulky && pool->bulky && pool->bulky >= pool->max / 2)
+		return false;
+	for (struct running *r = pool->running; r && w->key; r = r->next)
+		if (r->key == w->key)
+			return false;
+	return true;
+}
+
+static void unlink_work(struct work_pool *pool, struct work **at)
+{
+	struct work *w = *at;
+
+	*at = w->next;
+	if (pool->tail == &w->next)
+		pool->tail = at;
+	pool->queued--;
+}
+
+/* The first piece that may run now, or NULL. */
 static struct work *take(struct work_pool *pool)
 {
 	struct work *w;
 
-	pool->idle++;
-	while (!pool->head && !pool->ending)
-		pthread_cond_wait(&pool->more, &pool->lock);
-	pool->idle--;
-	w = pool->head;
-	if (w) {
-		pool->queued--;
-		pool->head = w->next;
-		if (!pool->head)
-			pool->tail = &pool->head;
-	}
-	return w;
+	for (struct work **at = &pool->head; (w = *at); at = &w->next)
+		if (may_run(pool, w)) {
+			unlink_work(pool, at);
+			return w;
+		}
+	return NULL;
+}
+
+/* Called and returns under the lock. */
+static void run(struct work_pool *pool, struct work *w)
+{
+	struct running self = { .key = w->key, .next = pool->running };
+	bool bulky = w->bulky, waited_for = w->key || bulky;
+	struct running **at;
+
+	if (self.key)
+		pool->running = &self;
+	pool->bulky += bulky;
+	pthread_mutex_unlock(&pool->lock);
+	w->run(w);      /* @w may be gone now */
+	pthread_mutex_lock(&pool->lock);
+	pool->bulky -= bulky;
+	for (at = &pool->running; self.key && *at != &self;)
+		at = &(*at)->next;
+	if (self.key)
+		*at = self.next;
+	/* What had to wait for this one may now be for another thread. */
+	if (waited_for && pool->queued && pool->idle)
+		pthread_cond_signal(&pool->more);
 }
 
 static void *worker(void *data)
@@ -56,12 +100,17 @@ static void *worker(void *data)
 	struct work *w;
 
 	pthread_mutex_lock(&pool->lock);
-	while ((w = take(pool))) {
-		pthread_mutex_unlock(&pool->lock);
-		w->run(w);
-		pthread_mutex_lock(&pool->lock);
+	while ((w = take(pool)) || !pool->ending || pool->queued) {
+		if (w) {
+			run(pool, w);
+			continue;
+		}
+		pool->idle++;
+		pthread_cond_wait(&pool->more, &pool->lock);
+		pool->idle--;
 	}
 	pool->threads--;
+	pthread_cond_broadcast(&pool->more);
 	pthread_cond_signal(&pool->fewer);
 	pthread_mutex_unlock(&pool->lock);
 	return NULL;
@@ -85,23 +134,51 @@ static bool start_thread(struct work_pool *pool)
 	return true;
 }
 
-void work_submit(struct work_pool *pool, struct work *w)
+/* Under the lock. */
+static void submit(struct work_pool *pool, struct work *w)
 {
-	bool alone = false;
-
 	w->next = NULL;
-	pthread_mutex_lock(&pool->lock);
 	*pool->tail = w;
 	pool->tail = &w->next;
-	if (++pool->queued <= pool->idle)
+	pool->queued++;
+	if (pool->idle)
 		pthread_cond_signal(&pool->more);
-	else if (pool->threads < pool->max)
-		alone = !start_thread(pool) && !pool->threads;
-	if (alone)      /* no thread can be had: do it here, slowly */
-		w = take(pool);
-	pthread_mutex_unlock(&pool->lock);
-	if (alone)
-		w->run(w);
+	if (pool->queued > pool->idle && pool->threads < pool->max &&
+	    !start_thread(pool) && !pool->threads && (w = take(pool)))
+		run(pool, w);   /* no thread can be had: slowly, here */
+}
+
+void work_submit(struct work_pool *pool, struct work *w)
+{
+	with_lock(&pool->lock);
+
+	submit(pool, w);
+}
+
+bool work_submit_unless(struct work_pool *pool, struct work *w,
+			_Atomic bool *stopped)
+{
+	with_lock(&pool->lock);
+
+	if (atomic_load(stopped))
+		return false;
+	submit(pool, w);
+	return true;
+}
+
+bool work_cancel(struct work_pool *pool, struct work *w)
+{
+	with_lock(&pool->lock);
+	struct work **at = &pool->head;
+
+	while (*at && *at != w)
+		at = &(*at)->next;
+	if (!*at)
+		return false;
+	unlink_work(pool, at);
+	if (pool->ending && !pool->queued)
+		pthread_cond_broadcast(&pool->more);
+	return true;
 }
 
 void work_pool_free(struct work_pool *pool)

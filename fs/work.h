@@ -9,19 +9,31 @@
 
 #include "util.h"
 
+#include <stdatomic.h>
+
 struct work_pool;
 
-/* Embedded in what shall be done; may be submitted again from its own run(). */
+/* Embedded in what shall be done; may be submitted again from its own run().
+ * First come, first served, but for: */
 struct work {
 	void (*run)(struct work *w);
+	const void *key;        /* work of one key runs one at a time; NULL:
+				 * no such bounds */
+	bool bulky;             /* may take minutes: at most half of the
+				 * threads do such work at once */
 	struct work *next;      /* the pool's */
 };
 
 /* At most @max threads, started when there is something to do.  NULL: no
  * memory. */
 struct work_pool *work_pool_new(unsigned max);
-/* Runs @w on some thread of the pool, first come, first served. */
 void work_submit(struct work_pool *pool, struct work *w);
+/* The same, but does nothing and says false when @stopped is set: who sets it
+ * and then calls work_cancel() misses nothing. */
+bool work_submit_unless(struct work_pool *pool, struct work *w,
+			_Atomic bool *stopped);
+/* Takes it back.  False: it runs, has run, or was never submitted. */
+bool work_cancel(struct work_pool *pool, struct work *w);
 /* Does what is queued, then ends the threads.  Nobody submits any more but the
  * work itself.  NULL is allowed. */
 void work_pool_free(struct work_pool *pool);

@@ -22,6 +22,9 @@ void engine_free(struct engine *eng);
  */
 int engine_clean(struct image *img);
 
+/* The image that @f shows as a file (file_from_image_take()), or NULL. */
+struct image *image_of_file(struct file *f);
+
 /*
  * The format that @p looks like (the table is in probing order, the surest
  * answer wins); never NULL (probe.c).

@@ -7,7 +7,7 @@
  * image's size and does not grow by writing.  Its locks are the image's, and
  * held already.
  */
-#include "blockcore.h"
+#include "engine.h"
 
 struct file_image {
 	struct file file;
@@ -158,6 +158,11 @@ static const struct file_ops image_driver = {
 	.stat = image_file_stat,
 	.close = image_file_close,
 };
+
+struct image *image_of_file(struct file *f)
+{
+	return f->ops == &image_driver ? image_of(f) : NULL;
+}
 
 int file_from_image_take(struct image *img, struct file **f, struct err *err)
 {

@@ -8,6 +8,7 @@
  */
 #include "file-internal.h"
 #include "json.h"
+#include "options.h"
 
 static int choice(const struct json *v, const char *const *words, int *at,
 		  struct err *err)
@@ -35,11 +36,7 @@ static int on_off(const struct json *v, const char *key, bool *on,
 {
 	if (v->type == JSON_BOOL)
 		*on = v->b;
-	else if (v->type == JSON_STRING && !strcmp(v->s, "on"))
-		*on = true;
-	else if (v->type == JSON_STRING && !strcmp(v->s, "off"))
-		*on = false;
-	else
+	else if (v->type != JSON_STRING || !bool_parse(v->s, on))
 		return err_set(err, -EINVAL, "Parameter '%s' expects 'on' or"
 			       " 'off'", key);
 	return 0;

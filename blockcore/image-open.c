@@ -56,53 +56,26 @@ static const char *driver_of(const char *path)
 	return "file";
 }
 
-static int check_aio(const struct json *node, unsigned flags, struct err *err)
-{
-	const char *aio = json_get_str(node, "aio");
-
-	if (aio && !strcmp(aio, "native") && !(flags & FILE_DIRECT))
-		return err_set(err, -EINVAL, "aio=native was specified, but it"
-			       " requires cache.direct=on, which was not"
-			       " specified.");
-	return 0;
-}
-
 int image_open_protocol(struct json *node, unsigned flags,
 			const struct policy *policy, struct file **f,
 			struct err *err)
 {
-	const char *driver = json_get_str(node, "driver");
-	const char *locking = json_get_str(node, "locking");
-	struct file *file;
-	int ret = spec_check(node, SPEC_FLAGS, "file", false, err);
+	const unsigned mode = FILE_DIRECT | FILE_NO_FLUSH;
+	const char *name = json_get_str(node, "filename");
+	int ret = spec_check(node, SPEC_FLAGS, NULL, false, err);
 
 	if (!ret)
-		ret = spec_check(node, SPEC_VALUES, "file", false, err);
-	if (!ret)
-		ret = spec_check(node, SPEC_DRIVER, "file", false, err);
+		ret = spec_check(node, SPEC_VALUES, NULL, false, err);
 	if (ret)
 		return ret;
-	if (!driver) {
-		driver = driver_of(json_get_str(node, "filename"));
-		json_set_take(node, "driver", json_string(driver));
-	}
-	flags = (flags & ~(unsigned)(FILE_DIRECT | FILE_NO_FLUSH)) |
+	if (name && !json_get_str(node, "driver"))
+		json_set_take(node, "driver", json_string(driver_of(name)));
+	flags = (flags & ~mode) |
 		flag_if(spec_bool(node, "cache.direct", flags & FILE_DIRECT),
 			FILE_DIRECT) |
 		flag_if(spec_bool(node, "cache.no-flush",
-				  flags & FILE_NO_FLUSH), FILE_NO_FLUSH) |
-		flag_if(locking && !strcmp(locking, "off"), FILE_NO_LOCK);
-	ret = check_aio(node, flags, err);
-	if (!ret)
-		ret = file_open(node, flags, policy, &file, err);
-	if (ret)
-		return ret;
-	ret = spec_check(node, SPEC_UNKNOWN, driver, false, err);
-	if (ret)
-		file_unref(file);
-	else
-		*f = file;
-	return ret;
+				  flags & FILE_NO_FLUSH), FILE_NO_FLUSH);
+	return file_open(node, flags, policy, f, err);
 }
 
 /* ---- the node below --------------------------------------------------------------- */

@@ -54,6 +54,14 @@ static bool files_writable(const struct image *img)
 	return ok;
 }
 
+/* Nodes below (qcow2 over raw over a file) follow, lowest first. */
+static int upgrade_below(struct image *img, struct err *err)
+{
+	struct image *below = image_of_file(img->file);
+
+	return below ? image_upgrade(below, err) : 0;
+}
+
 static int upgrade_locked(struct image *img, struct err *err)
 {
 	int ret = 0;
@@ -81,6 +89,9 @@ int image_upgrade(struct image *img, struct err *err)
 		return err_set(err, -EROFS, "Image was opened read-only");
 	if (!files_writable(img))
 		return err_set(err, -EROFS, "Image file is not writable");
+	ret = upgrade_below(img, err);
+	if (ret)
+		return ret;
 	ret = image_lock(img, true, err);
 	if (ret) {
 		(void)image_lock(img, false, NULL);
@@ -94,6 +105,7 @@ int image_upgrade(struct image *img, struct err *err)
 
 int image_downgrade(struct image *img, struct err *err)
 {
+	struct image *below = image_of_file(img->file);
 	int ret, failed;
 
 	if (!img->writable)
@@ -104,6 +116,8 @@ int image_downgrade(struct image *img, struct err *err)
 	img->writable = false;
 	img->want_write = false;
 	failed = image_lock(img, false, err);
+	if (!failed && below)
+		failed = image_downgrade(below, err);
 	return ret ? ret : failed;
 }
 

@@ -5,13 +5,11 @@
  * faults.
  *
  * Knows names and types only: what an option does is its driver's business.
+ * The options of files are file-node.c's.
  */
 #include "spec.h"
 
 #include "options.h"
-
-#include <inttypes.h>
-#include <stdio.h>
 
 #define NODE_NAME_MAX 31
 
@@ -33,17 +31,6 @@ static const struct option_spec value_options[] = {
 	{ "node-name", OPTION_STRING, NULL, NULL },
 	{ "discard", OPTION_STRING, NULL, NULL },
 	{ "detect-zeroes", OPTION_STRING, NULL, NULL },
-	END
-};
-
-static const struct option_spec file_options[] = {
-	{ "filename", OPTION_STRING, NULL, NULL },
-	{ "locking", OPTION_STRING, NULL, NULL },
-	{ "aio", OPTION_STRING, NULL, NULL },
-	{ "aio-max-batch", OPTION_NUMBER, NULL, NULL },
-	{ "pr-manager", OPTION_STRING, NULL, NULL },
-	{ "drop-cache", OPTION_BOOL, NULL, NULL },
-	{ "x-check-cache-dropped", OPTION_BOOL, NULL, NULL },
 	END
 };
 
@@ -90,8 +77,6 @@ static const struct option_spec no_options[] = { END };
 
 static const struct option_spec *driver_options(const char *driver)
 {
-	if (spec_is_protocol(driver))
-		return file_options;
 	if (!strcmp(driver, "raw"))
 		return raw_options;
 	return !strcmp(driver, "qcow2") ? qcow2_options : no_options;
@@ -237,32 +222,6 @@ static int check_values(const struct json *node, struct err *err)
 	return 0;
 }
 
-/* ---- files ------------------------------------------------------------------------ */
-
-static int check_file(const struct json *node, struct err *err)
-{
-	static const char *const lockings[] = { "auto", "on", "off", NULL };
-	static const char *const aios[] = { "threads", "native", "io_uring",
-					    NULL };
-	const char *manager = json_get_str(node, "pr-manager");
-	const char *name = json_get_str(node, "filename");
-	int ret = check_types(node, file_options, err);
-
-	if (ret)
-		return ret;
-	if (!name || !*name)
-		return err_set(err, -EINVAL, "The '%s' block driver requires a"
-			       " file name", json_get_str(node, "driver") ?
-			       json_get_str(node, "driver") : "file");
-	ret = check_enum(node, "aio", aios, err);
-	if (!ret)
-		ret = check_enum(node, "locking", lockings, err);
-	if (!ret && manager)
-		ret = err_set(err, -ENOENT, "No persistent reservation manager"
-			      " with id '%s'", manager);
-	return ret;
-}
-
 /* ---- qcow2 ------------------------------------------------------------------------- */
 
 static int check_overlap(const struct json *node, const char *key,
@@ -326,8 +285,6 @@ static int check_qcow2(const struct json *node, struct err *err)
 static int check_driver(const struct json *node, const char *driver,
 			struct err *err)
 {
-	if (spec_is_protocol(driver))
-		return check_file(node, err);
 	if (!strcmp(driver, "qcow2"))
 		return check_qcow2(node, err);
 	return check_types(node, driver_options(driver), err);
@@ -351,7 +308,7 @@ static bool is_known(const struct json *node, size_t i, const char *driver,
 	    in_table(newer_options(driver), key))
 		return true;
 	if (!strcmp(key, "file"))
-		return !spec_is_protocol(driver);
+		return true;
 	if (!strcmp(key, "backing"))
 		return backing || is_no_backing(node->items[i]);
 	return false;
@@ -378,10 +335,8 @@ static int check_unknown(const struct json *node, const char *driver,
 		if (is_known(node, i, driver, backing))
 			continue;
 		full_key(node, i, &key);
-		return err_set(err, -EINVAL, spec_is_protocol(driver) ?
-			       "Block protocol '%s' doesn't support the option"
-			       " '%s'" : "Block format '%s' does not support"
-			       " the option '%s'", driver, key.text);
+		return err_set(err, -EINVAL, "Block format '%s' does not"
+			       " support the option '%s'", driver, key.text);
 	}
 	return 0;
 }

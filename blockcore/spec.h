@@ -52,8 +52,9 @@ enum spec_stage {
 	SPEC_DRIVER,    /* after the driver has opened: its own options */
 	SPEC_UNKNOWN,   /* last: names that nobody took */
 };
-/* @format: the driver that opened it, of @protocol or format kind;
- * @backing: may "backing" be given? */
+/* @driver: the format that opened it; @backing: may "backing" be given?  Of a
+ * protocol node only FLAGS and VALUES are checked here (file_open() does the
+ * rest); then, and for FLAGS of any node, @driver may be NULL. */
 int spec_check(const struct json *node, enum spec_stage stage,
 	       const char *driver, bool backing, struct err *err);
 /* The boolean at @key, or @def; values were checked before. */

@@ -23,7 +23,6 @@ libimgtools_a_SOURCES += tools/progress.c
 libimgtools_a_SOURCES += tools/say.c
 libimgtools_a_SOURCES += tools/trace.c
 
-# A program of every build once the engine is in
-EXTRA_PROGRAMS += imgctl
+bin_PROGRAMS += imgctl
 imgctl_SOURCES = tools/imgctl.c
 imgctl_LDADD = libimgtools.a $(CORE_LIBS)

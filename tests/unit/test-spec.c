@@ -322,18 +322,6 @@ static void test_checks(void **state)
 		{ "node-name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 		  SPEC_VALUES, "raw", false, "Node name too long" },
 		{ "node-name=a.b_c-1", SPEC_VALUES, "raw", false, NULL },
-		{ "filename=", SPEC_DRIVER, "file", false,
-		  "The 'file' block driver requires a file name" },
-		{ "filename=a,locking=maybe", SPEC_DRIVER, "file", false,
-		  "invalid parameter value: maybe" },
-		{ "filename=a,aio=bad", SPEC_DRIVER, "file", false,
-		  "invalid parameter value: bad" },
-		{ "filename=a,aio-max-batch=x", SPEC_DRIVER, "file", false,
-		  "Parameter 'aio-max-batch' expects a number" },
-		{ "filename=a,drop-cache=x", SPEC_DRIVER, "file", false,
-		  "Parameter 'drop-cache' expects 'on' or 'off'" },
-		{ "filename=a,pr-manager=x", SPEC_DRIVER, "file", false,
-		  "No persistent reservation manager with id 'x'" },
 		{ "lazy-refcounts=maybe", SPEC_DRIVER, "qcow2", false,
 		  "Parameter 'lazy-refcounts' expects 'on' or 'off'" },
 		{ "overlap-check=bad", SPEC_DRIVER, "qcow2", false,
@@ -354,8 +342,6 @@ static void test_checks(void **state)
 		  " format 'luks'" },
 		{ "foo=1", SPEC_UNKNOWN, "qcow2", false,
 		  "Block format 'qcow2' does not support the option 'foo'" },
-		{ "foo=1", SPEC_UNKNOWN, "file", false,
-		  "Block protocol 'file' doesn't support the option 'foo'" },
 		{ "lazy-refcounts=on", SPEC_UNKNOWN, "raw", false, "Block"
 		  " format 'raw' does not support the option"
 		  " 'lazy-refcounts'" },
@@ -367,9 +353,6 @@ static void test_checks(void **state)
 		  " 'backing.driver'" },
 		{ "backing.driver=raw", SPEC_UNKNOWN, "qcow2", true, NULL },
 		{ "backing=", SPEC_UNKNOWN, "qcow2", false, NULL },
-		{ "file.filename=a", SPEC_UNKNOWN, "file", false, "Block"
-		  " protocol 'file' doesn't support the option"
-		  " 'file.filename'" },
 		{ "driver=raw,id=foo", SPEC_UNKNOWN, "raw", false, "Block"
 		  " format 'raw' does not support the option 'id'" },
 		{ "driver=raw,discard=on,detect-zeroes=off,size=1M,offset=1,"

@@ -374,6 +374,9 @@ int image_allocate(const struct view *v, uint64_t off, uint64_t len);
 /* Everything that was acknowledged is durable when this returns 0. */
 int image_flush(struct image *img);
 bool image_is_dirty(struct image *img);
+/* Counts the changes of this layer's metadata since it was opened: the same
+ * number, the same metadata. */
+uint64_t image_changes(const struct image *img);
 /* Raw only for now: grows the virtual size. */
 int image_grow(struct image *img, uint64_t size, struct err *err);
 

@@ -83,6 +83,7 @@ struct engine {
 	struct epochs epochs;
 
 	pthread_rwlock_t gate;
+	_Atomic uint64_t changes;       /* of metadata, so far */
 	pthread_mutex_t flush_lock;
 	_Atomic int broken;             /* rule 6: sticky */
 	_Atomic bool corrupt;

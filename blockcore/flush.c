@@ -40,8 +40,15 @@ void change_begin(struct image *img)
 
 void change_end(struct image *img)
 {
+	atomic_fetch_add_explicit(&img->eng->changes, 1,
+				  memory_order_relaxed);
 	if (!knobs.no_gate)
 		pthread_rwlock_unlock(&img->eng->gate);
+}
+
+uint64_t image_changes(const struct image *img)
+{
+	return atomic_load(&img->eng->changes);
 }
 
 static void gate_close(struct engine *e)

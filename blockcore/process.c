@@ -60,7 +60,7 @@ static void (*_Atomic pause_fn)(const char *name);
 
 static void pause_add(char *entry)
 {
-	char *colon = strchr(entry, ':');
+	char *colon = strrchr(entry, ':');  /* points have some */
 	struct pause *grown;
 
 	if (!colon)

@@ -42,6 +42,12 @@ TEST_FILES += tests/fuzz/mutate
 TEST_FILES += tests/locks.py
 TEST_FILES += tests/mutate.sh
 TEST_FILES += tests/mount-helpers.sh
+TEST_FILES += tests/mount-life-dead.sh
+TEST_FILES += tests/mount-life-signals.sh
+TEST_FILES += tests/mount-life-start.sh
+TEST_FILES += tests/mount-life-umount.sh
+TEST_FILES += tests/mount-life-user.sh
+TEST_FILES += tests/mount-partitions.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
 

@@ -162,6 +162,14 @@ static void decode(struct image *img, uint64_t e, uint64_t in, bool shared,
 		ext->flags |= EXT_SHARED;
 }
 
+/* Never overwritten in place: reserve() then says what is wrong with it. */
+static void guard_meta(struct image *img, struct extent *ext)
+{
+	if (ext->kind == EXT_DATA && img->writable &&
+	    qcow2_is_meta(qcow2_of(img), ext->host, ext->len))
+		ext->flags |= EXT_SHARED;
+}
+
 /* Is @e, @clusters after the cluster of @ext, more of the same? */
 static bool continues(struct image *img, uint64_t e, uint64_t first,
 		      uint64_t clusters)
@@ -216,6 +224,7 @@ static int map_l2(const struct view *v, uint64_t l1e, uint64_t off,
 		return ret;
 	decode(img, e, in, v->root || !(l1e & QCOPIED), ext);
 	ext->len = min_u64(len, n * img->unit - in);
+	guard_meta(img, ext);
 	return 0;
 }
 

@@ -510,8 +510,8 @@ static void qcow2_close(struct image *img)
 		free(q->exts[i].data);
 	free(q->exts);
 	free(q->data_file);
-	pthread_mutex_destroy(&q->grow);
-	pthread_mutex_destroy(&q->space);
+	pthread_mutex_destroy(&q->tables);
+	pthread_mutex_destroy(&q->alloc);
 }
 
 static int qcow2_open(struct image *img, struct err *err)
@@ -519,8 +519,8 @@ static int qcow2_open(struct image *img, struct err *err)
 	struct qcow2 *q = qcow2_of(img);
 	int ret;
 
-	pthread_mutex_init(&q->grow, NULL);
-	pthread_mutex_init(&q->space, NULL);
+	pthread_mutex_init(&q->tables, NULL);
+	pthread_mutex_init(&q->alloc, NULL);
 	ret = header_read(img, err);
 	if (ret) {
 		qcow2_close(img);
@@ -551,15 +551,28 @@ static int qcow2_dirty(struct image *img)
 	struct qcow2 *q = qcow2_of(img);
 	unsigned char bytes[8];
 	uint64_t keep = q->autoclear & QAUTOCLEAR_DATA_RAW;
-	int ret;
+	int ret = qcow2_alloc_begin(img);
 
-	if (q->version < 3 || keep == q->autoclear)
-		return 0;
+	if (ret || q->version < 3 || keep == q->autoclear)
+		return ret;
 	be64_put(bytes, keep);
 	ret = file_write(img->file, bytes, sizeof(bytes), QH_AUTOCLEAR);
 	if (!ret)
 		q->autoclear = keep;
 	return ret;
+}
+
+/* A cluster that was filled only in part may lack its end (QEMU's files end
+ * with whole clusters), a compressed one the rest of its last sector. */
+static int qcow2_clean(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t size;
+	int ret = file_size(img->file, &size);
+
+	if (ret || !img->file->traits.grows || size >= q->used_end)
+		return ret;
+	return file_truncate(img->file, q->used_end);
 }
 
 const struct format qcow2_format = {
@@ -573,4 +586,11 @@ const struct format qcow2_format = {
 	.close = qcow2_close,
 	.map = qcow2_map,
 	.dirty = qcow2_dirty,
+	.clean = qcow2_clean,
+	.reserve = qcow2_reserve,
+	.commit = qcow2_commit,
+	.abort = qcow2_abort,
+	.unmap = qcow2_unmap,
+	.release_probe = qcow2_release_probe,
+	.release = qcow2_release,
 };

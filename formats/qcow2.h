@@ -6,6 +6,7 @@
  *
  *   qcow2-open.c    probe, header, header extensions, dirty marks
  *   qcow2-map.c     guest offset -> extent
+ *   qcow2-blocks.c  refcount table and blocks, how they grow
  *   qcow2-alloc.c   reference counts, free clusters
  *   qcow2-write.c   reserve, commit, abort, unmap
  *   qcow2-packed.c  where compressed streams go
@@ -158,18 +159,27 @@ struct qcow2 {
 	uint64_t luks_offset, luks_length;
 	char *data_file;                /* as stored, or NULL */
 
-	/* The allocator.  "space" may be taken inside the gate and under a
-	 * page; "grow" is taken before the gate and held across I/O by who
-	 * adds refcount blocks or a larger refcount table. */
-	pthread_mutex_t grow;
-	pthread_mutex_t space;
+	/*
+	 * Outermost first: tables, alloc, then the gate; both may be held
+	 * across I/O.  "tables": who makes an L2 table.  "alloc": who looks
+	 * for free clusters or changes a count, and all of qcow2-blocks.c.
+	 * The engine's flush takes "alloc" (release), hence nobody who holds
+	 * one of them may flush.  Reads and overwrites need neither.
+	 */
+	pthread_mutex_t tables;
+	pthread_mutex_t alloc;
 	_Atomic uint64_t file_end;      /* no cluster at or beyond it was ever
-					 * in use */
-	uint64_t reftable_offset;       /* space */
-	uint32_t reftable_clusters;     /* space */
-	uint64_t free_index;            /* space: no free cluster below it */
-	uint64_t packed_next;           /* space: where the next stream goes;
+					 * in use; changes under "alloc" */
+	_Atomic uint64_t reftable_offset;       /* change under "alloc" */
+	_Atomic uint32_t reftable_clusters;
+	uint64_t snapshots_len;         /* bytes; 0 before the first change */
+	uint64_t host_limit;            /* no cluster may end beyond it */
+	uint64_t free_index;            /* alloc: look for free clusters from
+					 * here on */
+	uint64_t packed_next;           /* alloc: where the next stream goes;
 					 * 0: in a new cluster */
+	uint64_t used_end;              /* alloc: how long the file has to be
+					 * when it is closed */
 };
 
 /* view->root of what is not the live disk (a snapshot). */
@@ -295,20 +305,43 @@ int qcow2_l2_check(struct image *img, uint64_t table, uint64_t index,
 /* Is @host, the start of a table or cluster, inside the file as it is now? */
 bool qcow2_inside(struct image *img, uint64_t host);
 
+/* ---- qcow2-blocks.c (with "alloc" held) ---------------------------------- */
+
+/* Does [host, host + len) touch the header, the active L1, the refcount table
+ * or the snapshot table?  Needs no lock. */
+bool qcow2_is_meta(const struct qcow2 *q, uint64_t host, uint64_t len);
+/* Counts in a page; a page never holds those of two blocks. */
+uint64_t qcow2_counts_per_page(const struct image *img);
+/* Pins the page that counts @cluster; NULL: there is none, all are 0. */
+int qcow2_counts_get(struct image *img, uint64_t cluster, struct mpage **pg);
+/* Under the page's lock. */
+uint64_t qcow2_count_at(struct image *img, struct mpage *pg,
+			uint64_t cluster);
+void qcow2_count_set(struct image *img, struct mpage *pg, uint64_t cluster,
+		     uint64_t count);
+/* Sees to it that there is a block of index @b. */
+int qcow2_block_ensure(struct image *img, uint64_t b);
+
 /* ---- qcow2-alloc.c ------------------------------------------------------- */
+
+/* Adjacent clusters. */
+struct qcow2_run {
+	uint64_t host, n;
+	bool fresh;             /* behind the end of the file so far */
+};
 
 /* Sets up the allocator's state from the header's values. */
 int qcow2_alloc_init(struct image *img, uint64_t reftable_offset,
 		     uint32_t reftable_clusters);
+/* What only writing needs to know; before the first change. */
+int qcow2_alloc_begin(struct image *img);
 /* The count of the cluster that holds @host. */
 int qcow2_refcount(struct image *img, uint64_t host, uint64_t *count);
 /*
- * Takes the first run of free clusters: @want of them, fewer only where a
- * page of counts ends.  Their counts are 1 on return.  @max: the run must end
- * at or below this host offset.
+ * Takes the first run of @want free clusters (fewer only if an error comes
+ * across).  Their counts are 1 on return.
  */
-int qcow2_alloc(struct image *img, uint64_t want, uint64_t max,
-		uint64_t *host, uint64_t *n);
+int qcow2_alloc(struct image *img, uint64_t want, struct qcow2_run *run);
 /* Adds @delta (1 or -1) to the counts of every cluster that [host, host + len)
  * touches.  -EOVERFLOW: a count would not fit; nothing was changed. */
 int qcow2_refcount_add(struct image *img, uint64_t host, uint64_t len,
@@ -320,9 +353,19 @@ int qcow2_release_probe(struct image *img, struct file *f, uint64_t host,
 int qcow2_release(struct image *img, struct file *f, uint64_t host,
 		  uint64_t len);
 
+/* With "alloc" held: the parts that others need.  A run whose counts are still
+ * 0; one cluster of that kind, for a block; counts + 1; @end is in use. */
+int qcow2_take_run(struct image *img, uint64_t want, uint64_t limit,
+		   struct qcow2_run *run);
+int qcow2_take_cluster(struct image *img, uint64_t *cluster);
+int qcow2_counts_add(struct image *img, uint64_t host, uint64_t len,
+		     int delta, uint64_t *done);
+void qcow2_used_to(struct image *img, uint64_t end);
+
 /* ---- qcow2-packed.c ------------------------------------------------------ */
 
-/* Room for @len bytes behind the last stream, or in new clusters. */
+/* Room for @len bytes (at most a cluster) behind the last stream, or in a new
+ * cluster.  Each cluster it touches has one reference more on return. */
 int qcow2_packed_alloc(struct image *img, uint32_t len, uint64_t *host);
 uint64_t qcow2_packed_entry(const struct qcow2 *q, uint64_t host,
 			    uint32_t len);

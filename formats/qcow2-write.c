@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2-write.c - changing where guest clusters live: reserve, commit, abort,
+ * unmap (qcow2.md 4).
+ *
+ * An L2 table that is missing, or that a snapshot uses as well, is made or
+ * copied when something below it is reserved, and hung into the L1 at once:
+ * that changes nothing for the guest.  What remains for commit() are entries
+ * of one page of one L2 table, which nobody else can change under the claim.
+ *
+ * Refuses to know how free clusters are found.
+ */
+#include "qcow2.h"
+
+#include <inttypes.h>
+
+#define PAGE_ENTRIES (4096 / 8)
+
+/* Entries of one page of an L2 table. */
+struct entries {
+	uint64_t table;         /* host offset of the L2 table */
+	uint64_t index;         /* of the first one in the table */
+	uint64_t n;
+	struct mpage *pg;
+	uint64_t old[PAGE_ENTRIES];     /* as they were when looked at */
+};
+
+/* ---- L2 tables of our own ------------------------------------------------ */
+
+static int l1_get(struct image *img, uint64_t index, uint64_t *e)
+{
+	struct qcow2 *q = qcow2_of(img);
+	int ret = qcow2_entry(img, q->l1_offset + 8 * index, e);
+
+	return ret ? ret : qcow2_l1_check(img, index, *e);
+}
+
+/*
+ * A new table, as @old (0: empty) is now, written to the file at once: its
+ * host space is real then (rule 3), and only the pages that change later are
+ * dirty.  It is durable before L1 points there.
+ */
+static int l2_write(struct image *img, uint64_t old, uint64_t host)
+{
+	autofree void *bytes = calloc(1, img->unit);
+	int ret = bytes ? 0 : -ENOMEM;
+
+	if (!ret && old)
+		ret = meta_read(img, img->file, bytes, img->unit, old);
+	if (ret)
+		return ret;
+	meta_forget(img, img->file, host, img->unit);
+	return file_write(img->file, bytes, img->unit, host);
+}
+
+/* A table that is not ours alone is clean: no page of it needs forgetting. */
+static int l1_set(struct image *img, uint64_t index, uint64_t old,
+		  uint64_t host)
+{
+	uint64_t slot = qcow2_of(img)->l1_offset + 8 * index;
+	struct mpage *pg;
+	int ret = meta_get(img, img->file, round_down(slot, img->page), &pg);
+
+	if (ret)
+		return ret;
+	change_begin(img);
+	meta_wrlock(pg);
+	be64_put((unsigned char *)meta_bytes(pg) + slot % img->page,
+		 host | QCOPIED);
+	meta_dirty(pg, STAGE_ROOT);
+	meta_unlock(pg);
+	if (old)
+		space_retire(img, img->file, old, img->unit);
+	change_end(img);
+	meta_put(pg);
+	return 0;
+}
+
+static int l2_make(struct image *img, uint64_t index, uint64_t old,
+		   uint64_t *table)
+{
+	struct qcow2_run run;
+	int ret = qcow2_alloc(img, 1, &run);
+
+	if (ret)
+		return ret;
+	ret = l2_write(img, old, run.host);
+	if (!ret)
+		ret = l1_set(img, index, old, run.host);
+	if (ret)
+		qcow2_unalloc(img, run.host, 1);
+	else
+		*table = run.host;
+	return ret;
+}
+
+/* Rule 14: guest entries must not go where the roots are. */
+static int l2_check(struct image *img, uint64_t host)
+{
+	if (!host || !qcow2_is_meta(qcow2_of(img), host, img->unit))
+		return 0;
+	image_corrupt(img, "Preventing invalid write on metadata: L2 table at"
+		      " offset %#" PRIx64 " overlaps with other metadata",
+		      host);
+	return -EIO;
+}
+
+/* The L2 table of @index for changing. */
+static int l2_own(struct image *img, uint64_t index, uint64_t *table)
+{
+	uint64_t e = 0;
+	int ret = l1_get(img, index, &e);
+
+	if (!ret)
+		ret = l2_check(img, e & QL1_HOST);
+	if (ret)
+		return ret;
+	if (!(e & QL1_HOST && e & QCOPIED)) {
+		with_lock(&qcow2_of(img)->tables);
+
+		/* Somebody may have made it while we waited. */
+		ret = l1_get(img, index, &e);
+		if (ret)
+			return ret;
+		if (!(e & QL1_HOST && e & QCOPIED))
+			return l2_make(img, index, e & QL1_HOST, table);
+	}
+	*table = e & QL1_HOST;
+	return 0;
+}
+
+/* ---- entries ------------------------------------------------------------- */
+
+static unsigned char *entry_at(struct image *img, const struct entries *en,
+			       uint64_t i)
+{
+	uint64_t slot = en->table + 8 * (en->index + i);
+
+	return (unsigned char *)meta_bytes(en->pg) + slot % img->page;
+}
+
+/* Host bytes of clusters that @e refers to, or nothing. */
+static uint64_t entry_host(struct image *img, uint64_t e, uint64_t *len)
+{
+	const struct qcow2 *q = qcow2_of(img);
+
+	if (e & QL2_COMPRESSED) {
+		*len = qcow2_packed_len(q, e);
+		return qcow2_packed_host(q, e);
+	}
+	*len = e & QL2_HOST ? img->unit : 0;
+	return e & QL2_HOST;
+}
+
+/* Rule 14: what these entries drop will be given back and punched. */
+static int entries_check(struct image *img, const struct entries *en)
+{
+	uint64_t host, len;
+
+	for (uint64_t i = 0; i < en->n; i++) {
+		uint64_t e = en->old[i];
+		int ret = e ? qcow2_l2_check(img, en->table, en->index + i, e)
+			    : 0;
+
+		if (ret)
+			return ret;
+		host = entry_host(img, e, &len);
+		if (!len || !qcow2_is_meta(qcow2_of(img), host, len))
+			continue;
+		image_corrupt(img, "Preventing invalid write on metadata:"
+			      " cluster at offset %#" PRIx64 " (L2 index: %#"
+			      PRIx64 ")", host, en->index + i);
+		return -EIO;
+	}
+	return 0;
+}
+
+/*
+ * Pins the page with the entry of @off, of a table that may be changed, and
+ * looks at what it holds for up to @len bytes.  The claim keeps that as it is.
+ */
+static int entries_get(struct image *img, uint64_t off, uint64_t len,
+		       struct entries *en)
+{
+	uint64_t cluster = off / img->unit, per = img->unit / 8, slot;
+	int ret = l2_own(img, cluster / per, &en->table);
+
+	if (ret)
+		return ret;
+	en->index = cluster % per;
+	slot = en->table + 8 * en->index;
+	en->n = min_u64(div_up(len, img->unit),
+			(img->page - slot % img->page) / 8);
+	ret = meta_get(img, img->file, round_down(slot, img->page), &en->pg);
+	if (ret)
+		return ret;
+	meta_rdlock(en->pg);
+	for (uint64_t i = 0; i < en->n; i++)
+		en->old[i] = be64_at(entry_at(img, en, i));
+	meta_unlock(en->pg);
+	ret = entries_check(img, en);
+	if (ret)
+		meta_put(en->pg);
+	return ret;
+}
+
+/* Compressed clusters may be several streams': each one that it touches counts
+ * for itself. */
+static void entry_retire(struct image *img, uint64_t e)
+{
+	uint64_t host, len, first;
+
+	host = entry_host(img, e, &len);
+	first = round_down(host, img->unit);
+	if (len)
+		space_retire(img, img->file, first,
+			     round_up(host + len, img->unit) - first);
+}
+
+/* Inside the gate.  Neighbours on the host are one record. */
+static void entries_retire(struct image *img, const uint64_t *old, uint64_t n)
+{
+	for (uint64_t i = 0, run; i < n; i += run) {
+		uint64_t host = old[i] & QL2_HOST;
+
+		run = 1;
+		if (old[i] & QL2_COMPRESSED || !host) {
+			entry_retire(img, old[i]);
+			continue;
+		}
+		while (i + run < n && !(old[i + run] & QL2_COMPRESSED) &&
+		       (old[i + run] & QL2_HOST) == host + run * img->unit)
+			run++;
+		space_retire(img, img->file, host, run * img->unit);
+	}
+}
+
+/* ---- reserve ------------------------------------------------------------- */
+
+/* Zeroes with host space of their own: data goes there. */
+static bool has_room(const struct reserve *res, uint64_t e)
+{
+	return res->intent == STORE_DATA && !(e & QL2_COMPRESSED) &&
+	       e & QL2_ZERO && e & QL2_HOST && e & QCOPIED;
+}
+
+/* How many entries, from the first one on, have room side by side, or have
+ * none. */
+static uint64_t alike(struct image *img, const struct reserve *res,
+		      const struct entries *en)
+{
+	bool room = has_room(res, en->old[0]);
+	uint64_t host = en->old[0] & QL2_HOST, n = 1;
+
+	while (n < en->n && has_room(res, en->old[n]) == room &&
+	       (!room || (en->old[n] & QL2_HOST) == host + n * img->unit))
+		n++;
+	return n;
+}
+
+/* What commit() needs, in res->cookie. */
+enum {
+	COOKIE_SLOT,            /* host offset of the first entry */
+	COOKIE_N,               /* how many */
+	COOKIE_ENTRY,           /* the first one's new value */
+	COOKIE_KEEPS,           /* the old entries' space is used again */
+};
+
+static void promise(struct image *img, struct reserve *res,
+		    const struct entries *en, uint64_t n, uint64_t e)
+{
+	uint64_t host, len;
+
+	host = entry_host(img, e, &len);
+	res->dst = (struct extent) {
+		.kind = EXT_DATA,
+		.off = res->off,
+		.len = n * img->unit,
+		.file = img->file,
+		.host = host,
+	};
+	res->pins[0] = en->pg;
+	res->cookie[COOKIE_SLOT] = en->table + 8 * en->index;
+	res->cookie[COOKIE_N] = n;
+	res->cookie[COOKIE_ENTRY] = e;
+}
+
+static int reserve_packed(struct image *img, struct reserve *res,
+			  const struct entries *en)
+{
+	uint64_t host;
+	int ret = qcow2_packed_alloc(img, res->packed, &host);
+
+	if (!ret)
+		promise(img, res, en, 1,
+			qcow2_packed_entry(qcow2_of(img), host, res->packed));
+	return ret;
+}
+
+static int reserve_clusters(struct image *img, struct reserve *res,
+			    const struct entries *en)
+{
+	struct qcow2_run run = { .n = alike(img, res, en) };
+	int ret;
+
+	if (has_room(res, en->old[0])) {
+		res->cookie[COOKIE_KEEPS] = true;
+		promise(img, res, en, run.n,
+			(en->old[0] & QL2_HOST) | QCOPIED);
+		return 0;
+	}
+	ret = qcow2_alloc(img, run.n, &run);
+	if (ret)
+		return ret;
+	res->fresh = run.fresh;
+	promise(img, res, en, run.n, run.host | QCOPIED |
+		(res->intent == STORE_PREALLOC ? QL2_ZERO : 0));
+	return 0;
+}
+
+int qcow2_reserve(struct image *img, struct reserve *res)
+{
+	struct entries en;
+	int ret;
+
+	if (res->intent == STORE_PREALLOC && qcow2_of(img)->version < 3)
+		return -ENOTSUP;        /* it has no zero flag */
+	ret = entries_get(img, res->off, res->len, &en);
+	if (ret)
+		return ret;
+	res->cookie[COOKIE_KEEPS] = false;
+	res->fresh = false;
+	ret = res->intent == STORE_PACKED ? reserve_packed(img, res, &en) :
+					    reserve_clusters(img, res, &en);
+	if (ret)
+		meta_put(en.pg);
+	return ret;
+}
+
+/* ---- commit, abort ------------------------------------------------------- */
+
+void qcow2_commit(struct image *img, const struct reserve *res)
+{
+	uint64_t old[PAGE_ENTRIES], n = res->cookie[COOKIE_N];
+	uint64_t e = res->cookie[COOKIE_ENTRY];
+	struct mpage *pg = res->pins[0];
+	unsigned char *p;
+
+	meta_wrlock(pg);
+	p = (unsigned char *)meta_bytes(pg) +
+	    res->cookie[COOKIE_SLOT] % img->page;
+	for (uint64_t i = 0; i < n; i++) {
+		old[i] = be64_at(p + 8 * i);
+		be64_put(p + 8 * i, e + i * img->unit);
+	}
+	meta_dirty(pg, STAGE_LINK);
+	meta_unlock(pg);
+	if (!res->cookie[COOKIE_KEEPS])
+		entries_retire(img, old, n);
+	meta_put(pg);
+}
+
+/* Its counts cannot be lowered here: as if it had been used and dropped. */
+void qcow2_abort(struct image *img, const struct reserve *res)
+{
+	uint64_t e = res->cookie[COOKIE_ENTRY];
+
+	if (e & QL2_COMPRESSED)
+		entry_retire(img, e);
+	else if (!res->cookie[COOKIE_KEEPS])
+		space_retire(img, img->file, e & QL2_HOST,
+			     res->cookie[COOKIE_N] * img->unit);
+	meta_put(res->pins[0]);
+}
+
+/* ---- unmap --------------------------------------------------------------- */
+
+static bool has_backing(const struct image *img)
+{
+	return img->backing || img->backing_name;
+}
+
+/* What becomes of an entry, as QEMU leaves it (qcow2.md 4 and 12). */
+static uint64_t unmapped(struct image *img, uint64_t e, enum unmap_how how)
+{
+	if (how == UNMAP_HOLE || qcow2_of(img)->version < 3)
+		return 0;
+	if (how == UNMAP_ZERO_KEEP)
+		return e & QL2_COMPRESSED ? QL2_ZERO : e | QL2_ZERO;
+	return e || has_backing(img) ? QL2_ZERO : 0;
+}
+
+/* Is all of @ext as it would be afterwards? */
+static bool unmap_is_noop(struct image *img, const struct extent *ext,
+			  enum unmap_how how)
+{
+	if (ext->kind == EXT_HOLE)
+		return !unmapped(img, 0, how);
+	if (ext->kind == EXT_ZERO && how != UNMAP_HOLE)
+		return !(ext->flags & EXT_PREALLOC) || how == UNMAP_ZERO_KEEP;
+	return false;
+}
+
+static void entries_unmap(struct image *img, struct entries *en,
+			  enum unmap_how how)
+{
+	change_begin(img);
+	meta_wrlock(en->pg);
+	for (uint64_t i = 0; i < en->n; i++) {
+		uint64_t e = unmapped(img, en->old[i], how);
+
+		be64_put(entry_at(img, en, i), e);
+		if (e & QL2_HOST)       /* keeps its space */
+			en->old[i] = 0;
+	}
+	meta_dirty(en->pg, STAGE_LINK);
+	meta_unlock(en->pg);
+	entries_retire(img, en->old, en->n);
+	change_end(img);
+}
+
+int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
+		enum unmap_how how, uint64_t *done)
+{
+	struct entries en;
+	struct extent ext;
+	int ret;
+
+	/* Without a zero flag only holes read as zeroes, if nothing is below:
+	 * QEMU then frees what it was told to keep as well. */
+	if (qcow2_of(img)->version < 3 && how != UNMAP_HOLE &&
+	    has_backing(img))
+		return -ENOTSUP;
+	ret = qcow2_map(&img->live, off, min_u64(len, image_size(img) - off),
+			&ext);
+	if (!ret && unmap_is_noop(img, &ext, how)) {
+		*done = ext.len;
+		return 0;
+	}
+	if (!ret)
+		ret = entries_get(img, off, len, &en);
+	if (ret)
+		return ret;
+	entries_unmap(img, &en, how);
+	meta_put(en.pg);
+	*done = en.n * img->unit;
+	return 0;
+}

@@ -154,6 +154,7 @@ static int check_keys(const struct json *node, const char *prefix,
 
 	for (i = 0; i < node->n; i++) {
 		const char *key = node->keys[i];
+		const struct json *v = node->items[i];
 
 		if (!*prefix && !strcmp(key, "cache") &&
 		    node->items[i]->type == JSON_OBJECT) {
@@ -161,9 +162,12 @@ static int check_keys(const struct json *node, const char *prefix,
 			if (ret)
 				return ret;
 		} else if (!known_key(prefix, key)) {
+			bool deep = v->type == JSON_OBJECT && v->n;
+
 			return err_set(err, -EINVAL, "Block protocol '%s'"
-				       " doesn't support the option '%s%s'",
-				       driver, prefix, key);
+				       " doesn't support the option"
+				       " '%s%s%s%s'", driver, prefix, key,
+				       deep ? "." : "", deep ? v->keys[0] : "");
 		}
 	}
 	return 0;
@@ -194,6 +198,20 @@ static int parse(const struct json *node, struct parsed *p, struct err *err)
 	return 0;
 }
 
+/* Devices have a driver of their own; only a bare name may lead to one. */
+static int check_kind(struct file *f, const struct json *node,
+		      const struct parsed *p, struct err *err)
+{
+	const char *driver = json_get_str(node, "driver");
+	struct stat st;
+
+	if (!driver || strcmp(driver, "file") || file_stat(f, &st) ||
+	    S_ISREG(st.st_mode))
+		return 0;
+	return err_set(err, -EINVAL, "'file' driver requires '%s' to be a"
+		       " regular file", p->args.path);
+}
+
 int file_open(const struct json *node, unsigned flags,
 	      const struct policy *policy, struct file **f, struct err *err)
 {
@@ -215,7 +233,9 @@ int file_open(const struct json *node, unsigned flags,
 	if (ret)
 		return ret;
 	/* QEMU finds out about what nobody took after opening. */
-	ret = check_keys(node, "", p.args.driver, err);
+	ret = check_kind(made, node, &p, err);
+	if (!ret)
+		ret = check_keys(node, "", p.args.driver, err);
 	if (ret)
 		file_unref(made);
 	else

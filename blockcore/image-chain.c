@@ -68,9 +68,6 @@ static int backing_node(const struct image *img, struct json **node,
 	const char *stored = img->backing_name;
 	int ret = 0;
 
-	if (ref && !*ref)
-		warn("Use of \"backing\": \"\" is deprecated; use"
-		     " \"backing\": null instead");
 	if (over && (over->type == JSON_NULL || (ref && !*ref)))
 		return 0;
 	if (ref)
@@ -119,10 +116,16 @@ static int open_node_below(const struct opening *op, struct image *img,
 int image_open_backing(const struct opening *op, struct image *img,
 		       struct err *err)
 {
+	const char *ref = json_get_str(img->node, "backing");
 	autojson *node = NULL;
 	int ret;
 
-	if (img->flags & IMAGE_NO_BACKING || !img->fmt->supports_backing)
+	if (!img->fmt->supports_backing)
+		return 0;
+	if (ref && !*ref)
+		warn("Use of \"backing\": \"\" is deprecated; use"
+		     " \"backing\": null instead");
+	if (img->flags & IMAGE_NO_BACKING)
 		return 0;
 	ret = backing_node(img, &node, err);
 	if (!ret && node)

@@ -106,7 +106,7 @@ static int no_file(const struct json *node, struct err *err)
 }
 
 /* A format as the file of another one. */
-static int open_inner(const struct opening *op, const struct image *img,
+static int open_inner(const struct opening *op, struct image *img,
 		      const struct json *node, struct file **f, struct err *err)
 {
 	struct opening inner = *op;
@@ -120,7 +120,11 @@ static int open_inner(const struct opening *op, const struct image *img,
 	if (!img->fmt || !img->fmt->probed_guard)
 		inner.flags |= IMAGE_INNER;
 	ret = image_open_node(&inner, node, &file, err);
-	return ret ? ret : file_from_image_take(file, f, err);
+	if (ret)
+		return ret;
+	/* With the drivers that were found. */
+	json_set_take(img->node, "file", json_copy(file->node));
+	return file_from_image_take(file, f, err);
 }
 
 static int open_file(const struct opening *op, struct image *img,

@@ -51,7 +51,9 @@ static int node_size(const struct json *node, const char *key, uint64_t *out,
 	const struct json *v = json_get(node, key);
 	int ret = 0;
 
-	if (!v || v->type == JSON_NULL)
+	/* QEMU takes null and empty containers for "not given". */
+	if (!v || v->type == JSON_NULL ||
+	    ((v->type == JSON_ARRAY || v->type == JSON_OBJECT) && !v->n))
 		return 0;
 	if (v->type == JSON_STRING)
 		ret = size_from_text(key, v->s, out, err);

@@ -16,6 +16,8 @@ TEST_FILES =
 tests_libtest_a_SOURCES =
 
 # ---- unit tests ----
+UNIT_TESTS += tests/unit/test-cmdline
+tests_unit_test_cmdline_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-codec
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-spec
@@ -29,6 +31,7 @@ tests_unit_test_fs_options_LDADD = libimgfs.a $(LDADD)
 
 # ---- scripts ----
 SCRIPT_TESTS += tests/dist.sh
+SCRIPT_TESTS += tests/imgctl-map-stream.py
 SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/man.sh
 
@@ -36,8 +39,6 @@ SCRIPT_TESTS += tests/man.sh
 # waiting for the engine:
 TEST_FILES += tests/imgctl-create.sh
 TEST_FILES += tests/imgctl-info.sh
-TEST_FILES += tests/imgctl-map-stream.py
-TEST_FILES += tests/unit/test-cmdline.c
 TEST_FILES += tests/fuzz/mutate
 TEST_FILES += tests/locks.py
 TEST_FILES += tests/mutate.sh

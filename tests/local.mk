@@ -52,6 +52,12 @@ TEST_FILES += tests/mount-partitions.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
 
+# ---- programs that scripts use ----
+# qemu-io's commands for every format of ours: see its head
+check_PROGRAMS += tests/imgio
+tests_imgio_SOURCES = tests/imgio.c
+tests_imgio_LDADD = $(CORE_LIBS)
+
 # ---- machinery ----
 check_LIBRARIES += tests/libtest.a
 check_PROGRAMS += $(UNIT_TESTS)

@@ -10,7 +10,7 @@
  *   folder.c    SOURCE folders; peek.c: what one file of them is
  *   mimage.c    the open image; life.c: idle closing, the 5 s flush
  *   facts.c     what an image is, read as -U would and closed again
- *   disk.c, report.c, ctl.c ...   the ops of files
+ *   disk.c, views.c, ctl.c ...   the ops of files
  *
  * Locks, outermost first: mount.scan (folder.c) -> mimage.gate -> mimage.lock
  * -> node table -> notify queue.  Nothing of the engine is called under
@@ -134,7 +134,7 @@ struct mimage {
 	_Atomic uint64_t changes;       /* bumped by mimage_wrote(): reports
 					 * made before are old */
 	void *disk;                     /* disk.c's: counted blocks ... */
-	void *report;                   /* report.c's: a check's result ... */
+	void *report;                   /* views-check.c's results ... */
 };
 
 struct mimage *mimage_ref(struct mimage *m);
@@ -311,7 +311,7 @@ struct node_ops {
 		     struct handle *out, off_t off_out, size_t len);
 };
 
-/* disk.c: disk and partitions (n->kind says which); report.c; ctl.c */
+/* disk.c: disk and partitions (n->kind says which); views*.c; ctl.c */
 extern const struct node_ops disk_ops, partition_ops;
 extern const struct node_ops info_ops, info_json_ops, map_ops, map_json_ops,
 	check_ops, check_json_ops, table_ops, status_ops;
@@ -344,7 +344,7 @@ void node_each(struct mimage *m,
 	       void (*fn)(const struct node *n, void *data), void *data);
 bool node_is_dir(enum node_kind kind);
 
-/* What disk.c and report.c keep with an image (m->disk, m->report): made by
+/* What disk.c and views-check.c keep with an image (m->disk, m->report): made by
  * their first use (under their own lock or m->lock), freed here when the image
  * is forgotten; closed: the image was closed or read anew (gate held). */
 void disk_forget(struct mimage *m);

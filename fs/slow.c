@@ -14,8 +14,7 @@ static void interrupted(fuse_req_t req, void *data)
 	struct slow *s = data;
 
 	atomic_store(&s->interrupted, true);
-	if (s->stop)
-		atomic_store(s->stop, true);
+	atomic_store(&s->use.cancel, true);
 	if (!work_cancel(s->pool, &s->work))
 		return;         /* it runs: it looks at the flag */
 	reply_err(req, -EINTR);

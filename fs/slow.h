@@ -13,8 +13,9 @@ struct slow {
 	struct work work;               /* key and bulky: see work.h */
 	struct work_pool *pool;
 	fuse_req_t req;
-	_Atomic bool *stop;             /* what an interrupt sets; NULL: only */
-	_Atomic bool interrupted;       /* ... this */
+	_Atomic bool interrupted;
+	struct long_work use;           /* of an image; an interrupt sets
+					 * use.cancel as well */
 	void (*run)(struct slow *s);
 };
 

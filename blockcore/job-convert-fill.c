@@ -3,8 +3,10 @@
  * job-convert-fill.c - reads the pieces of a batch, finds the zeroes in them,
  * encodes them.  Runs on many threads at once, one batch each.
  *
- * qemu-img-cli.md, "convert -S": a block of zeroes counts when it is aligned to
- * the largest power of two in -S; shorter runs are data.
+ * qemu-img-cli.md, "convert -S", and what qemu-img was seen to write: blocks are
+ * as large as the largest power of two in -S and aligned to that; zeroes between
+ * data that are shorter than -S are data, but not those at either end of a
+ * request.
  */
 #include "job-convert.h"
 #include "codec.h"
@@ -93,10 +95,11 @@ bool convert_run(const struct convert *c, const struct batch *b,
 		*len = p->len - pos;
 		return false;
 	}
-	if (same_blocks(c, b, p, pos, len) && *len >= c->a->sparse)
+	if (same_blocks(c, b, p, pos, len))
 		return true;
 	for (end = pos + *len; end < p->len; end += n)
-		if (same_blocks(c, b, p, end, &n) && n >= c->a->sparse)
+		if (same_blocks(c, b, p, end, &n) &&
+		    (n >= c->a->sparse || end + n == p->len))
 			break;
 	*len = end - pos;
 	return false;

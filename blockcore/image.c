@@ -20,7 +20,7 @@ static void lock_set(const struct image *img, bool writable, unsigned *used,
 	*unshared = 0;
 	if (img->flags & IMAGE_SHARE)
 		return;
-	if (!raw)
+	if (!raw || img->flags & IMAGE_STILL)
 		*unshared = both;
 	else if (img->flags & IMAGE_ALONE)
 		*unshared = PERM_WRITE;

@@ -151,7 +151,8 @@ static bool target_fits(const struct convert_cmd *c)
 
 bool target_open(struct convert_cmd *c)
 {
-	if (!c->no_create && !target_create(c))
+	if (tool_opts_conflict(&c->to) ||
+	    (!c->no_create && !target_create(c)))
 		return false;
 	if (!c->no_create && !strcmp(c->to.format, "file"))
 		c->to.format = "raw";

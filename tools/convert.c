@@ -353,6 +353,7 @@ static int convert_run_cmd(struct cmdline *cl)
 	struct convert_cmd c = {
 		.source_cache = "writeback",
 		.target_cache = "unsafe",
+		.from.flags = IMAGE_STILL,
 		.sparse = SPARSE_DEFAULT,
 		.lists = calloc((size_t)cl->argc + 1, sizeof(char *)),
 	};

@@ -27,6 +27,8 @@ static struct {
 	struct file_queue *ready, **last_ready; /* may run one more */
 	unsigned queues;
 	unsigned threads, idle;
+	unsigned coming;                /* started or woken, and on the way
+					 * to look at @ready */
 	bool stop;
 	pthread_t ids[POOL_THREADS];
 } pool = {
@@ -94,6 +96,29 @@ static int run(struct file *f, const struct file_req *req)
 	return -EINVAL;
 }
 
+static void *worker(void *arg);
+
+/* Under pool.lock: somebody comes and looks at what is ready. */
+static int wake_or_start(void)
+{
+	int ret = 0;
+
+	if (pool.coming)
+		return 0;
+	if (pool.idle)
+		pthread_cond_signal(&pool.work);
+	else if (pool.threads < POOL_THREADS)
+		ret = pthread_create(&pool.ids[pool.threads], NULL, worker,
+				     NULL);
+	else
+		return 0;       /* all are busy, and look when they are not */
+	if (ret)                /* with one thread at least, work only waits */
+		return pool.threads ? 0 : -ret;
+	pool.threads += !pool.idle;
+	pool.coming++;
+	return 0;
+}
+
 /* Under pool.lock, which is given up meanwhile.  The request is its owner's
  * again once done() is called: the file's own state is kept here. */
 static void run_one(struct file_queue *q)
@@ -103,8 +128,8 @@ static void run_one(struct file_queue *q)
 	unsigned depth = depth_of(f);
 
 	make_ready(q, depth);
-	if (pool.ready && pool.idle)
-		pthread_cond_signal(&pool.work);
+	if (pool.ready)
+		wake_or_start();
 	pthread_mutex_unlock(&pool.lock);
 	req->result = run(f, req);
 	/* Before done(): afterwards the file may be closed. */
@@ -120,6 +145,8 @@ static void *worker(void *arg)
 {
 	(void)arg;
 	pthread_mutex_lock(&pool.lock);
+	if (pool.coming)
+		pool.coming--;
 	while (!pool.stop) {
 		if (pool.ready) {
 			run_one(take_ready());
@@ -128,25 +155,11 @@ static void *worker(void *arg)
 		pool.idle++;
 		pthread_cond_wait(&pool.work, &pool.lock);
 		pool.idle--;
+		if (pool.coming)
+			pool.coming--;
 	}
 	pthread_mutex_unlock(&pool.lock);
 	return NULL;
-}
-
-/* Under pool.lock: somebody who runs what is ready. */
-static int wake_or_start(void)
-{
-	int ret;
-
-	if (pool.idle || pool.threads == POOL_THREADS) {
-		pthread_cond_signal(&pool.work);
-		return 0;
-	}
-	ret = pthread_create(&pool.ids[pool.threads], NULL, worker, NULL);
-	if (!ret)
-		pool.threads++;
-	/* With one thread at least, work only waits. */
-	return pool.threads ? 0 : -ret;
 }
 
 /* Under pool.lock: the last file has gone. */
@@ -160,7 +173,7 @@ static void end_threads(void)
 	for (i = 0; i < n; i++)
 		pthread_join(pool.ids[i], NULL);
 	pthread_mutex_lock(&pool.lock);
-	pool.threads = 0;
+	pool.threads = pool.coming = 0;
 	pool.stop = false;
 	pthread_cond_broadcast(&pool.quiet);
 }

@@ -311,6 +311,8 @@ int file_readv(struct file *f, const struct iovec *v, int n, uint64_t off)
 	struct cursor c = { v, n, 0 };
 	ssize_t got;
 
+	if (!len)
+		return 0;
 	if (!whole_blocks(f, v, n, off))
 		return read_padded(f, &c, len, off);
 	if (len > f->traits.max_io || n > STEP_IOVS)

@@ -19,6 +19,8 @@ tests_libtest_a_SOURCES =
 UNIT_TESTS += tests/unit/test-cmdline
 tests_unit_test_cmdline_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-codec
+UNIT_TESTS += tests/unit/test-file
+UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-spec
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
@@ -28,6 +30,9 @@ UNIT_TESTS += tests/unit/test-fs-options
 tests_unit_test_fs_options_LDADD = libimgfs.a $(LDADD)
 
 # ---- shared by unit tests ----
+tests_libtest_a_SOURCES += tests/lib/testfile.h
+tests_libtest_a_SOURCES += tests/lib/trap.c
+tests_libtest_a_SOURCES += tests/lib/power.c
 
 # ---- scripts ----
 SCRIPT_TESTS += tests/dist.sh

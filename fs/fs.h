@@ -13,8 +13,8 @@
  *   disk.c, views.c, ctl.c ...   the ops of files
  *
  * Locks, outermost first: mount.scan (folder.c) -> mimage.gate -> mimage.lock
- * -> node table -> notify queue.  Nothing of the engine is called under
- * mimage.lock or below.  The gate is above all locks of the engine.
+ * -> node table -> mount.lock -> notify queue.  Nothing of the engine is called
+ * under mimage.lock or below.  The gate is above all locks of the engine.
  */
 #ifndef FS_FS_H
 #define FS_FS_H
@@ -25,10 +25,12 @@
 #include "fs/work.h"
 
 #include <fuse_lowlevel.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 struct facts;
-struct folder;
+struct folders;
+struct life;
 struct handle;
 struct mimage;
 struct mount;
@@ -42,6 +44,7 @@ struct partition_table;
 struct mount {
 	const struct fs_options *opt;
 	struct policy *policy;          /* for names inside images */
+	struct policy *sources;         /* for links in folders: no allow-path */
 	struct fuse_session *se;
 	struct notifier *notifier;
 	struct node_table *nodes;
@@ -51,13 +54,16 @@ struct mount {
 	/* Slow things wait in pools of their own, not in FUSE's threads (F33):
 	 * requests that compute or take commands; opening and looking into
 	 * images; flushes, closing, counting. */
-	struct work_pool *workers, *openers, *housework;
+	struct work_pool *workers, *openers, *housework, *peekers;
 
 	pthread_mutex_t scan;           /* guards the folders and: */
-	struct folder *folders;
-	unsigned nr_folders;
-	pthread_mutex_t lock;           /* guards images */
+	struct folders *folders;
+	pthread_mutex_t lock;           /* guards images and their refs; no
+					 * lock is taken under it */
 	struct mimage *images;          /* all that are listed or in use */
+	struct life *life;
+	pthread_mutex_t handle_lock;    /* guards handles */
+	struct handle *handles;         /* all that are open */
 	bool single;                    /* one image, at the root */
 
 	void (*ready)(void *data);      /* the kernel and we agree (INIT) */
@@ -95,12 +101,14 @@ struct file_id {
 struct mimage {
 	struct mount *mnt;
 	struct mimage *next;            /* mnt->images */
-	_Atomic unsigned refs;          /* nodes, listings, work in flight */
+	struct mimage *name_next;       /* folder.c; mnt->scan */
+	unsigned refs;                  /* listed, nodes, open; mnt->lock */
 	char *name;                     /* directory's name; "" at the root */
 	char *path;                     /* of the image file, or NULL */
 	struct json *node;              /* its specification */
 	uint64_t id_base;               /* of its nodes' numbers */
 	bool fixed;                     /* a SOURCE itself: listed for ever */
+	bool is_open;                   /* mnt->lock */
 	_Atomic bool gone;              /* no longer listed (removed, replaced) */
 
 	/* Taken shared by whoever uses @image (mimage_enter), exclusively to
@@ -116,14 +124,17 @@ struct mimage {
 	bool busy;                      /* being opened, upgraded, closed */
 	unsigned readers, writers;      /* mimage_get() not yet put */
 	struct timespec idle_since;     /* monotonic; with no users */
-	struct timespec dirty_since;
+	bool dirty, tried;              /* life.c: since when, and when a */
+	struct timespec dirty_since;    /* flush failed */
+	struct timespec last_try;
 	uint64_t flushed;               /* @changes at the last flush */
 	struct file_id id;              /* the file as last seen */
 	struct file_id *files;          /* all files of the chain: of the open
 					 * image as opened, else as we left
 					 * them (for pages) */
 	unsigned nr_files;
-	bool same_files;                /* @image was opened on what we left */
+	uint64_t same_since;            /* since this opening the files were as
+					 * we had left them, each time */
 	bool housekeeping;              /* life.c's work is queued */
 	char *outcome;                  /* last command's sentence; NULL: ok */
 	char *trouble;                  /* why it could not be opened, or NULL */
@@ -189,7 +200,8 @@ void mimage_info_end(struct mimage *m, struct image *img);
 int mimage_flush(struct mimage *m);
 /* The image is (maybe) dirty: the 5 s timer will see to it.  Cheap. */
 void mimage_wrote(struct mimage *m);
-/* May an open keep the kernel's pages of it (F6)?  Ask while holding it. */
+/* May an open keep the kernel's pages (F6)?  session.c also asks whether they
+ * are those of this opening of the image (node.cached). */
 bool mimage_keep_cache(struct mimage *m);
 /* How long attributes may be kept (F23), seconds. */
 double mimage_timeout(struct mimage *m);
@@ -217,8 +229,12 @@ struct facts {
 	_Atomic unsigned refs;
 	struct file_id id;              /* of the top file when this was read */
 	struct timespec when;
-	int error;                      /* why nr is 0 (negative errno) */
-	unsigned nr;                    /* layers known: at least 1 if no error */
+	uint64_t opened, changes;       /* of the image at that time; @opened 0:
+					 * it was not open */
+	int error;                      /* why not all is known, or 0 ... */
+	char *sentence;                 /* ... in words */
+	unsigned nr;                    /* layers known: the whole chain if no
+					 * error */
 	struct layer *layers;
 };
 
@@ -257,6 +273,8 @@ struct node {
 	uint64_t lookups;               /* by the kernel */
 	unsigned refs;
 	struct node *hash_next;
+	_Atomic uint64_t cached;        /* the image's @opened when it was last
+					 * opened: whose pages the kernel has */
 };
 
 /* An open file.  Ops embed it first in a struct of their own. */
@@ -264,6 +282,7 @@ struct handle {
 	struct node *node;              /* counted */
 	bool has_image;                 /* mimage_get() was done ... */
 	enum mimage_use use;            /* ... like this */
+	struct handle *next, **prev;    /* mnt->handles */
 };
 
 /*
@@ -367,6 +386,7 @@ int reply_attr(fuse_req_t req, const struct stat *st, double timeout);
 int reply_open(fuse_req_t req, const struct fuse_file_info *fi);
 int reply_statfs(fuse_req_t req, const struct statvfs *st);
 int reply_ioctl(fuse_req_t req, int result, const void *buf, size_t len);
+int reply_poll(fuse_req_t req, unsigned revents);
 /* The handler returns without an answer: some other thread gives it. */
 void reply_later(fuse_req_t req);
 /* Around each handler (session.c): asserts that exactly one of the above, or

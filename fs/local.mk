@@ -16,14 +16,28 @@ libimgfs_a_SOURCES += fs/partitions.c
 libimgfs_a_SOURCES += fs/partitions-gpt.c
 libimgfs_a_SOURCES += fs/partitions-mbr.c
 
-# A program of every build once all parts are in
-EXTRA_PROGRAMS += imgfs
+bin_PROGRAMS += imgfs
 imgfs_SOURCES = fs/main.c
 imgfs_LDADD = libimgfs.a $(CORE_LIBS) $(FUSE_LIBS)
 libimgfs_a_SOURCES += fs/reply.c
 libimgfs_a_SOURCES += fs/notify.h
 libimgfs_a_SOURCES += fs/notify.c
 libimgfs_a_SOURCES += fs/node.c
+libimgfs_a_SOURCES += fs/mimage.h
+libimgfs_a_SOURCES += fs/mimage.c
+libimgfs_a_SOURCES += fs/life.c
+libimgfs_a_SOURCES += fs/facts.c
+libimgfs_a_SOURCES += fs/status.c
+libimgfs_a_SOURCES += fs/folder.h
+libimgfs_a_SOURCES += fs/folder.c
+libimgfs_a_SOURCES += fs/peek.c
+libimgfs_a_SOURCES += fs/tree.h
+libimgfs_a_SOURCES += fs/tree.c
+libimgfs_a_SOURCES += fs/session.h
+libimgfs_a_SOURCES += fs/session.c
+libimgfs_a_SOURCES += fs/handle.c
+libimgfs_a_SOURCES += fs/identity.c
+libimgfs_a_SOURCES += fs/mount.c
 
 # What mount(8) and umount(8) run for us; they look in $(mounthelperdir) only.
 mounthelper_PROGRAMS = umount.fuse.imgfs

@@ -149,3 +149,9 @@ int reply_ioctl(fuse_req_t req, int result, const void *buf, size_t len)
 	answer(req);
 	return fuse_reply_ioctl(req, result, buf, len);
 }
+
+int reply_poll(fuse_req_t req, unsigned revents)
+{
+	answer(req);
+	return fuse_reply_poll(req, revents);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* session.h - FUSE's requests and what they leave open; see session.c. */
+#ifndef FS_SESSION_H
+#define FS_SESSION_H
+
+#include "fs/fs.h"
+
+extern const struct fuse_lowlevel_ops session_ops;      /* user data: mount */
+/* Gives back what the kernel had open when it went away. */
+void session_release_all(struct mount *mnt);
+
+/* ---- handle.c: requests on open files ---- */
+
+void handle_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,
+		 struct fuse_file_info *fi);
+void handle_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t len,
+		  off_t off, struct fuse_file_info *fi);
+void handle_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void handle_fsync(fuse_req_t req, fuse_ino_t ino, int data,
+		  struct fuse_file_info *fi);
+void handle_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data,
+		     struct fuse_file_info *fi);
+void handle_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off,
+		      off_t len, struct fuse_file_info *fi);
+void handle_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
+		  struct fuse_file_info *fi);
+void handle_copy(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+		 struct fuse_file_info *fi_in, fuse_ino_t ino_out,
+		 off_t off_out, struct fuse_file_info *fi_out, size_t len,
+		 int flags);
+void handle_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+		 struct fuse_pollhandle *ph);
+
+/* identity.c */
+void identity_of(struct node *n, struct imgfs_identity *id);
+
+#endif

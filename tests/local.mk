@@ -29,16 +29,22 @@ tests_unit_test_partitions_LDADD = libimgfs.a $(LDADD)
 UNIT_TESTS += tests/unit/test-fs-options
 tests_unit_test_fs_options_LDADD = libimgfs.a $(LDADD)
 
+UNIT_TESTS += tests/unit/test-races
+
 # ---- shared by unit tests ----
 tests_libtest_a_SOURCES += tests/lib/testfile.h
 tests_libtest_a_SOURCES += tests/lib/trap.c
 tests_libtest_a_SOURCES += tests/lib/power.c
+tests_libtest_a_SOURCES += tests/lib/testfmt.h
+tests_libtest_a_SOURCES += tests/lib/testfmt.c
 
 # ---- scripts ----
 SCRIPT_TESTS += tests/dist.sh
 SCRIPT_TESTS += tests/imgctl-map-stream.py
 SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/man.sh
+
+SCRIPT_TESTS += tests/judge.sh
 
 # ---- data ----
 # waiting for the engine:
@@ -81,6 +87,11 @@ AM_TESTS_ENVIRONMENT = \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
 	top_builddir='$(abs_top_builddir)'; export top_builddir;
 
+# ---- the judge ----
+check_PROGRAMS += tests/judge/judge
+tests_judge_judge_SOURCES = tests/judge/judge.c tests/judge/judge.h \
+	tests/judge/work.c tests/judge/world.c
+
 # ---- further targets ----
 # A second tree, configured otherwise, made from what `make dist` would pack (a
 # configured source folder refuses builds outside of itself).
@@ -102,6 +113,12 @@ SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
 SAN_VERDICT = tests/report . && \
 	if ls "$(abs_top_builddir)"/sanitizer.* 2>/dev/null; then false; fi
 
+# The judge at full length.
+check-judge: all tests/judge/judge$(EXEEXT)
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		CRASHES=44 $(srcdir)/tests/judge.sh
+
+.PHONY: check-judge
 .PHONY: check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*

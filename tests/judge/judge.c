@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * judge.c - writes through the engine onto a disk that loses power, and asks
+ * programs that are not ours what is left (imgfs-internals(7), "The judge").
+ *
+ * One run: an image made by qemu-img is loaded into the simulated disk; threads
+ * work on it; at some point the power goes; each sector that was not synced
+ * survives or does not.  Then qemu-img checks the image (leaks are allowed) and
+ * reads it: every sector holds what was last synced, or something written after
+ * it.  With --off one of the engine's mechanisms is missing, and a run must
+ * fail.
+ */
+#include "judge.h"
+
+#include "codec.h"
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/wait.h>
+
+struct options {
+	uint64_t cluster, size;
+	unsigned first_seed, last_seed;
+	unsigned threads, ops;
+	const char *dir, *off, *create;
+	bool snapshot, packed, no_crash, keep, expect_failure;
+};
+
+static struct options opt = {
+	.cluster = 64 * KiB, .first_seed = 1, .last_seed = 40, .threads = 4,
+	.ops = 300, .dir = ".", .create = "compat=1.1",
+};
+
+/* ---- the switches ----------------------------------------------------------- */
+
+static bool lost_write;
+
+static const struct {
+	const char *name;
+	bool *knob;
+} switches[] = {
+	{ "stages", &knobs.no_stages },
+	{ "claims", &knobs.no_claims },
+	{ "epochs", &knobs.no_epochs },
+	{ "quarantine", &knobs.no_quarantine },
+	{ "gate", &knobs.no_gate },
+	{ "sticky", &knobs.no_sticky },
+	{ "forget", &knobs.no_forget },
+};
+
+static void switch_off(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
+		if (!strcmp(switches[i].name, name)) {
+			*switches[i].knob = true;
+			return;
+		}
+	fprintf(stderr, "judge: no switch '%s'\n", name);
+	exit(2);
+}
+
+/* ---- other programs ---------------------------------------------------------- */
+
+static int sh(const char *fmt, ...) printf_like(1, 2);
+
+static int sh(const char *fmt, ...)
+{
+	autostrbuf cmd = STRBUF_INIT;
+	va_list ap;
+	int status;
+
+	va_start(ap, fmt);
+	strbuf_vprintf(&cmd, fmt, ap);
+	va_end(ap);
+	status = system(cmd.text);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+static void must(int rc, const char *what)
+{
+	if (!rc)
+		return;
+	fprintf(stderr, "judge: %s failed (%d)\n", what, rc);
+	exit(2);
+}
+
+static void must_ok(int ret, struct err *err, const char *what)
+{
+	if (!ret)
+		return;
+	fprintf(stderr, "judge: %s: %s\n", what, err && err->text ? err->text :
+		strerror(-ret));
+	exit(2);
+}
+
+/* ---- the image to begin with -------------------------------------------------- */
+
+static struct image *open_on(struct file *f)
+{
+	struct image_args args = { .flags = IMAGE_RDWR | IMAGE_DISCARD };
+	autoerr err = ERR_INIT;
+	struct image *img;
+
+	must_ok(image_open_file(f, &args, &img, &err), &err, "open");
+	return img;
+}
+
+/* Every third stretch of the disk holds something; a snapshot holds it too. */
+static void make_template(struct world *w)
+{
+	uint64_t step = 3 * opt.cluster / SECTOR_SIZE / 2 + 5;
+	autofree unsigned char *buf = malloc(step * SECTOR_SIZE);
+	autoerr err = ERR_INIT;
+	struct image *img;
+	struct file *f;
+
+	must(sh("qemu-img create -q -f qcow2 -o cluster_size=%" PRIu64
+		",%s '%s/template' %" PRIu64, opt.cluster, opt.create, opt.dir,
+		opt.size), "qemu-img create");
+	if (!opt.snapshot)
+		return;
+	{
+		autostrbuf path = STRBUF_INIT;
+
+		strbuf_printf(&path, "%s/template", opt.dir);
+		must_ok(file_open_path(path.text, FILE_RDWR, NULL, &f, &err),
+			&err, "template");
+	}
+	img = open_on(f);
+	file_unref(f);
+	for (uint64_t s = 0; s + step <= w->nr_sectors; s += 3 * step) {
+		world_initial(w, s, step, buf);
+		must_ok(image_write(&img->live, buf, step * SECTOR_SIZE,
+				    s * SECTOR_SIZE), NULL, "first data");
+	}
+	must_ok(image_close(img), NULL, "close");
+	must(sh("qemu-img snapshot -c s '%s/template'", opt.dir),
+	     "qemu-img snapshot");
+}
+
+static struct file *disk_load(const char *path)
+{
+	struct power_args args = { .size = 0 };
+	autofree char *buf = malloc(MiB);
+	autoerr err = ERR_INIT;
+	struct file *from, *disk = power_new(&args);
+	uint64_t size;
+
+	must_ok(disk && buf ? 0 : -ENOMEM, NULL, "disk");
+	must_ok(file_open_path(path, 0, NULL, &from, &err), &err, "template");
+	must_ok(file_size(from, &size), NULL, "template");
+	must_ok(file_truncate(disk, size), NULL, "disk");
+	for (uint64_t at = 0; at < size; at += MiB) {
+		size_t n = min_u64(MiB, size - at);
+
+		must_ok(file_read(from, buf, n, at), NULL, "template");
+		if (!is_zero(buf, n))
+			must_ok(file_write(disk, buf, n, at), NULL, "disk");
+	}
+	must_ok(file_sync(disk), NULL, "disk");
+	file_unref(from);
+	return disk;
+}
+
+/* What a power failure leaves; without one, what was written. */
+static void disk_store(struct file *disk, const char *path, uint64_t seed)
+{
+	struct file *after = opt.no_crash ? file_ref(disk) :
+			     power_after(disk, seed + 1);
+
+	must_ok(after ? power_save(after, path) : -ENOMEM, NULL, "store");
+	file_unref(after);
+}
+
+/* ---- verdicts ------------------------------------------------------------------ */
+
+static bool check_is_good(void)
+{
+	int rc = sh("qemu-img check -q '%s/crashed' >'%s/check' 2>&1", opt.dir,
+		    opt.dir);
+
+	if (rc == 0 || rc == 3)
+		return true;
+	fprintf(stderr, "qemu-img check: %d\n", rc);
+	sh("head -n 5 '%s/check' >&2", opt.dir);
+	return false;
+}
+
+static bool content_is_good(const struct world *w, const char *how,
+			    bool (*good)(const struct world *, uint64_t,
+					 const unsigned char *))
+{
+	autostrbuf path = STRBUF_INIT;
+	unsigned char buf[SECTOR_SIZE];
+	bool ok = true;
+	FILE *raw;
+
+	if (sh("qemu-img convert %s -O raw '%s/crashed' '%s/raw'", how,
+	       opt.dir, opt.dir))
+		return false;
+	strbuf_printf(&path, "%s/raw", opt.dir);
+	raw = fopen(path.text, "r");
+	for (uint64_t s = 0; raw && s < w->nr_sectors && ok; s++)
+		ok = fread(buf, sizeof(buf), 1, raw) == 1 && good(w, s, buf);
+	if (raw)
+		fclose(raw);
+	return raw && ok;
+}
+
+static bool is_good(const struct world *w, const struct work *work)
+{
+	if (atomic_load(&work->misread)) {
+		fprintf(stderr, "what was written was read otherwise\n");
+		return false;
+	}
+	/* A write of unknown fate breaks the engine: from then on all fails
+	 * (rule 6). */
+	if (atomic_load(&work->errors) && !work->lost_write) {
+		fprintf(stderr, "%u calls failed\n",
+			(unsigned)atomic_load(&work->errors));
+		return false;
+	}
+	return check_is_good() &&
+	       content_is_good(w, "", world_after_crash) &&
+	       (!opt.snapshot || content_is_good(w, "-l s", world_is_initial));
+}
+
+/* ---- runs ---------------------------------------------------------------------- */
+
+static void plan(struct work *work, uint64_t seed)
+{
+	uint64_t state = seed * 7919 + 13;
+
+	for (int i = 0; i < 8; i++)
+		rnd(&state);
+	work->cut_at = opt.no_crash ? UINT32_MAX :
+		       (unsigned)(rnd(&state) % opt.ops);
+	work->cut_requests = (unsigned)(rnd(&state) % 40);
+}
+
+/* In a process of its own: a crash of the engine is a verdict as well. */
+static bool run_one(struct world *w, uint64_t seed)
+{
+	struct work work = {
+		.world = w, .threads = opt.threads, .ops = opt.ops,
+		.seed = seed, .packed = opt.packed, .lost_write = lost_write,
+	};
+	autostrbuf path = STRBUF_INIT;
+
+	strbuf_printf(&path, "%s/template", opt.dir);
+	work.disk = disk_load(path.text);
+	plan(&work, seed);
+	work.img = open_on(work.disk);
+	work_run(&work);
+	if (!opt.no_crash) {
+		atomic_store(&work.cut, true);
+		power_crash(work.disk);
+	}
+	(void)image_close(work.img);
+	strbuf_free(&path);
+	strbuf_printf(&path, "%s/crashed", opt.dir);
+	disk_store(work.disk, path.text, seed);
+	file_unref(work.disk);
+	return is_good(w, &work);
+}
+
+static bool run_apart(struct world *w, unsigned seed)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(run_one(w, seed) ? 0 : 1);
+	if (waitpid(pid, &status, 0) != pid)
+		return false;
+	if (WIFEXITED(status) && WEXITSTATUS(status) <= 1)
+		return !WEXITSTATUS(status);
+	fprintf(stderr, "seed %u: %s %d\n", seed,
+		WIFSIGNALED(status) ? "signal" : "exit code",
+		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	if (WIFEXITED(status))
+		exit(2);
+	return false;
+}
+
+static int run_all(struct world *w)
+{
+	unsigned bad = 0, n = opt.last_seed - opt.first_seed + 1;
+
+	for (unsigned seed = opt.first_seed; seed <= opt.last_seed; seed++) {
+		if (run_apart(w, seed))
+			continue;
+		bad++;
+		fprintf(stderr, "seed %u: FAILED\n", seed);
+		if (opt.expect_failure) {
+			printf("without %s: seed %u fails\n",
+			       opt.off ? opt.off : "anything", seed);
+			return 0;
+		}
+		if (opt.keep)
+			return 1;
+	}
+	printf("cluster %" PRIu64 "%s%s: %u crashes, %u failures\n",
+	       opt.cluster, opt.snapshot ? ", snapshot" : "",
+	       opt.packed ? ", packed" : "", n, bad);
+	return opt.expect_failure || bad;
+}
+
+/* ---- options --------------------------------------------------------------------- */
+
+static void usage(void)
+{
+	fprintf(stderr, "usage: judge [--cluster N] [--size N] [--seeds A-B]"
+		" [--threads N] [--ops N]\n\t[--create OPTIONS] [--snapshot]"
+		" [--packed] [--lost-write] [--no-crash]\n\t[--off SWITCH]"
+		" [--expect-failure] [--keep] [--dir DIR]\n");
+	exit(2);
+}
+
+static void parse_option(int c, char *arg)
+{
+	switch (c) {
+	case 'c': opt.cluster = strtoull(arg, NULL, 0); break;
+	case 'z': opt.size = strtoull(arg, NULL, 0); break;
+	case 's':
+		if (sscanf(arg, "%u-%u", &opt.first_seed, &opt.last_seed) != 2)
+			opt.last_seed = opt.first_seed;
+		break;
+	case 't': opt.threads = (unsigned)atoi(arg); break;
+	case 'o': opt.ops = (unsigned)atoi(arg); break;
+	case 'C': opt.create = arg; break;
+	case 'S': opt.snapshot = true; break;
+	case 'p': opt.packed = true; break;
+	case 'f': lost_write = true; break;
+	case 'n': opt.no_crash = true; break;
+	case 'x': opt.off = arg; switch_off(arg); break;
+	case 'e': opt.expect_failure = true; break;
+	case 'k': opt.keep = true; break;
+	case 'd': opt.dir = arg; break;
+	default: usage();
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{ "cluster", 1, NULL, 'c' }, { "size", 1, NULL, 'z' },
+		{ "seeds", 1, NULL, 's' }, { "threads", 1, NULL, 't' },
+		{ "ops", 1, NULL, 'o' }, { "create", 1, NULL, 'C' },
+		{ "snapshot", 0, NULL, 'S' }, { "packed", 0, NULL, 'p' },
+		{ "lost-write", 0, NULL, 'f' }, { "no-crash", 0, NULL, 'n' },
+		{ "off", 1, NULL, 'x' }, { "expect-failure", 0, NULL, 'e' },
+		{ "keep", 0, NULL, 'k' }, { "dir", 1, NULL, 'd' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct world w;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		parse_option(c, optarg);
+	if (optind < argc || !opt.threads || opt.threads > 64)
+		usage();
+	if (!opt.size)
+		opt.size = max_u64(MiB, 40 * opt.cluster);
+	must_ok(world_init(&w, opt.size / SECTOR_SIZE), NULL, "memory");
+	make_template(&w);
+	return run_all(&w);
+}

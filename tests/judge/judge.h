@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * judge.h - what the parts of the judge share.
+ *
+ *   judge.c   options, one run per seed, the verdicts of other programs
+ *   world.c   what every sector of the guest may hold
+ *   work.c    threads that write, zero, flush and read back
+ *
+ * The judge knows blockcore's public calls, the disk that loses power and the
+ * engine's off-switches.  It knows no format: qemu-img reads and checks what is
+ * left after the crash.
+ */
+#ifndef JUDGE_H
+#define JUDGE_H
+
+#include "engine.h"
+#include "../lib/testfile.h"
+
+#define VERSION_MAX 62u         /* kinds are bits of a word */
+
+/*
+ * Every sector holds (its number, version) or zeroes.  Whoever changes a sector
+ * holds the lock of its stripe, so that versions of one sector follow each
+ * other; sectors of one cluster are changed by many threads at once.
+ */
+struct world {
+	uint64_t nr_sectors;
+	_Atomic unsigned char *handed;  /* newest version given to the engine */
+	_Atomic unsigned char *acked;   /* newest that came back */
+	unsigned char *durable;         /* newest known durable: lock */
+	_Atomic uint64_t *zeroes;       /* bit v: version v is zeroes */
+	pthread_mutex_t lock;
+	pthread_mutex_t *stripes;
+};
+
+int world_init(struct world *w, uint64_t nr_sectors);
+void world_free(struct world *w);
+/* Sectors that hold (number, 0) from the start instead of zeroes. */
+void world_initial(struct world *w, uint64_t first, uint64_t n,
+		   unsigned char *buf);
+bool world_is_initial(const struct world *w, uint64_t sector,
+		      const unsigned char *buf);
+/* Locks the sectors; false (nothing locked): one of them has no versions
+ * left. */
+bool world_take(struct world *w, uint64_t first, uint64_t n);
+void world_give(struct world *w, uint64_t first, uint64_t n);
+/* New versions for locked sectors; @buf (NULL: zeroes) gets the bytes. */
+void world_next(struct world *w, uint64_t first, uint64_t n,
+		unsigned char *buf);
+void world_acked(struct world *w, uint64_t first, uint64_t n);
+/* Before a flush, and after it has succeeded. */
+unsigned char *world_snapshot(struct world *w);
+void world_durable(struct world *w, const unsigned char *snapshot);
+/* What locked sectors must read as now.  False after saying what is wrong. */
+bool world_current(const struct world *w, uint64_t first, uint64_t n,
+		   const unsigned char *buf);
+/* What a sector may hold after a crash. */
+bool world_after_crash(const struct world *w, uint64_t sector,
+		       const unsigned char *buf);
+
+struct work {
+	struct world *world;
+	struct image *img;
+	struct file *disk;
+	unsigned threads, ops;
+	uint64_t seed;
+	_Atomic unsigned done;          /* operations so far */
+	unsigned cut_at;                /* operation at which the power goes */
+	unsigned cut_requests;          /* ... after so many more requests */
+	bool packed;                    /* store some units encoded */
+	bool lost_write;                /* one write's fate is unknown */
+	_Atomic bool cut, misread;
+	_Atomic unsigned flushes, errors;
+};
+/* Runs the threads; returns when all have ended. */
+void work_run(struct work *work);
+
+/* xorshift: the same numbers for the same seed. */
+static inline uint64_t rnd(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+#endif

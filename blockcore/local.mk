@@ -58,3 +58,4 @@ libimgcore_a_SOURCES += blockcore/job-convert-plan.c
 libimgcore_a_SOURCES += blockcore/job-convert-fill.c
 libimgcore_a_SOURCES += blockcore/job-convert-store.c
 libimgcore_a_SOURCES += blockcore/job-compare.c
+libimgcore_a_SOURCES += blockcore/image.h

@@ -237,7 +237,7 @@ static void plan(struct work *work, uint64_t seed)
 		rnd(&state);
 	work->cut_at = opt.no_crash ? UINT32_MAX :
 		       (unsigned)(rnd(&state) % opt.ops);
-	work->cut_requests = (unsigned)(rnd(&state) % 40);
+	work->cut_requests = (unsigned)(rnd(&state) % (seed & 1 ? 5 : 40));
 }
 
 /* In a process of its own: a crash of the engine is a verdict as well. */

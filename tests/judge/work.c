@@ -173,7 +173,11 @@ static void *worker_main(void *data)
 			power_crash_after(work->disk,
 					  1 + work->cut_requests);
 		}
-		step(k);
+		/* Half of the failures meet a flush. */
+		if (i == work->cut_at && work->seed & 1)
+			do_flush(k);
+		else
+			step(k);
 	}
 	return NULL;
 }
@@ -187,10 +191,9 @@ static void jitter(const char *name)
 	static _Atomic uint64_t next = 1;
 	static _Thread_local uint64_t state;
 
-	(void)name;
 	if (!state)
 		state = atomic_fetch_add(&next, 1) * 2654435761u;
-	if (rnd(&state) % 4 == 0)
+	if (rnd(&state) % 4 == 0 || !strcmp(name, "flush:copy"))
 		usleep((useconds_t)(rnd(&state) % 200));
 }
 

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Random writes, zeroes, holes, discards and compressed writes to qcow2 images, by one
+thread and by many at once: the guest reads what was stored last, whoever asks
+(qemu-img), and qemu-img check finds nothing, not even a leak.
+
+    tests/qcow2-random.py [SEED [ROUNDS]]    more of it
+"""
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+
+TOP = os.environ.get('top_builddir', os.path.dirname(os.path.abspath(__file__))
+                     + '/..')
+IMGIO = os.path.abspath(TOP + '/tests/imgio')
+
+SHAPES = [      # create options, size
+    ('cluster_size=512', 700 * 1024),
+    ('cluster_size=512,refcount_bits=64', 700 * 1024 + 512),
+    ('cluster_size=512,refcount_bits=1', 300 * 1024),
+    ('cluster_size=1k,compat=0.10', 1 << 20),
+    ('cluster_size=4k,refcount_bits=8', (6 << 20) + 1536),
+    ('cluster_size=64k', 20 << 20),
+    ('cluster_size=64k,compat=0.10', (20 << 20) + 512),
+    ('cluster_size=64k,compression_type=zstd,refcount_bits=32', 20 << 20),
+    ('cluster_size=2M,refcount_bits=2', 24 << 20),
+]
+
+
+def run(*args, **kw):
+    return subprocess.run(args, check=True, **kw)
+
+
+class Model(bytearray):
+    """What the guest reads."""
+    below = b''     # what it reads where nothing is stored
+
+
+def create(rng, options, size):
+    """An image, perhaps over a backing file."""
+    model = Model(size)
+    args = ['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', options]
+    if rng.random() < 0.5:
+        n = rng.choice([size, size // 2 // 512 * 512, size + 65536])
+        base = bytes(rng.randrange(1, 256) for _ in range(64)) * (n // 64)
+        with open('base.raw', 'wb') as f:
+            f.write(base)
+        model[:min(n, size)] = base[:min(n, size)]
+        args += ['-b', 'base.raw', '-F', 'raw']
+    run(*args, 'a.qcow2', str(size))
+    model.below = bytes(model)
+    return model
+
+
+def a_range(rng, size, unit, lo, hi):
+    off = lo + rng.randrange(hi - lo)
+    n = 1 + int((hi - lo) * rng.random() ** 6)
+    if rng.random() < 0.5:
+        off = off // unit * unit
+        n = (n + unit - 1) // unit * unit
+    return off, min(n, hi - off, size - off)
+
+
+def one(rng, model, unit, lo, hi, packs):
+    """A command that changes [lo, hi), done to the model as well."""
+    off, n = a_range(rng, len(model), unit, lo, hi)
+    p = rng.randrange(1, 256)
+    kind = rng.random()
+    if kind < 0.5:
+        model[off:off + n] = bytes([p]) * n
+        return 'write -P %d %d %d' % (p, off, n)
+    if kind < 0.6:
+        model[off:off + n] = bytes(n)
+        return 'write -z %s %d %d' % (rng.choice(['', '-u']), off, n)
+    if kind < 0.65:
+        return 'allocate %d %d' % (off, n)
+    if kind < 0.7:
+        first, end = -(-off // unit) * unit, (off + n) // unit * unit
+        if off + n == len(model):       # that unit is whole as well
+            end = off + n
+        if end <= first:
+            return 'flush'
+        model[first:end] = model.below[first:end]
+        return 'hole %d %d' % (off, n)
+    if kind < 0.85 or not packs:
+        # Afterwards undefined: made defined at once.
+        model[off:off + n] = bytes([p]) * n
+        return 'discard %d %d\nwrite -P %d %d %d' % (off, n, p, off, n)
+    off = off // unit * unit
+    if off < lo or off + unit > hi:
+        return 'flush'
+    # What has data is not replaced by a compressed unit: made zeroes first.
+    model[off:off + unit] = bytes([p]) * unit
+    return 'write -z -u %d %d\nwrite -c -P %d %d %d' % (off, unit, p, off, unit)
+
+
+def batch(rng, model, unit, threads, packs):
+    """Commands that may run at once: each on a stretch of its own.  Stretches
+    share L2 tables and, where not aligned, no cluster."""
+    if threads == 1:
+        return [one(rng, model, unit, 0, len(model), packs) for _ in range(12)]
+    slots = min(64, len(model) // unit)
+    edges = sorted(rng.sample(range(len(model) // unit + 1), slots))
+    jobs = [one(rng, model, unit, a * unit, b * unit, packs)
+            for a, b in zip(edges, edges[1:])]
+    # Two commands that belong together: all firsts, then all seconds.
+    return [j.split('\n')[0] for j in jobs] + ['wait'] + \
+        [j.split('\n')[1] for j in jobs if '\n' in j]
+
+
+def play(rng, options, size):
+    for leftover in ('a.qcow2', 'base.raw'):
+        if os.path.exists(leftover):
+            os.unlink(leftover)
+    model = create(rng, options, size)
+    packs = 'compat' not in options     # it has to be a hole before
+    unit = {'512': 512, '1k': 1024, '4k': 4096, '64k': 65536,
+            '2M': 2 << 20}[options.split(',')[0].split('=')[1]]
+    for _ in range(4):
+        threads = rng.choice([1, 8])
+        lines = []
+        for _ in range(4):
+            lines += batch(rng, model, unit, threads, packs)
+            lines += ['wait'] + rng.choice([[], ['flush']])
+        with open('commands', 'w') as f:
+            f.write('\n'.join(lines) + '\n')
+        with open('commands') as f:
+            run(IMGIO, '-f', 'qcow2', '-d', 'unmap', '-T', str(threads),
+                'a.qcow2', stdin=f)
+        run('qemu-img', 'check', '-q', 'a.qcow2')
+        run('qemu-img', 'convert', '-O', 'raw', 'a.qcow2', 'a.raw')
+        with open('a.raw', 'rb') as f:
+            got = f.read()
+        if got != bytes(model):
+            at = next(i for i in range(size) if got[i] != model[i])
+            sys.exit('%s: byte %d is %d, not %d' %
+                     (options, at, got[at], model[at]))
+
+
+def main():
+    if not shutil.which('qemu-img'):
+        print('skipped: no qemu-img')
+        sys.exit(77)
+    seed = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    here = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix='imgfs-test.') as tmp:
+        os.chdir(tmp)
+        try:
+            for s in range(seed, seed + rounds):
+                for options, size in SHAPES:
+                    print('seed', s, options, flush=True)
+                    play(random.Random('%d %s' % (s, options)), options, size)
+        except BaseException:
+            keep = os.environ.get('KEEP')
+            if keep:
+                shutil.copytree(tmp, keep, dirs_exist_ok=True)
+            raise
+        finally:
+            os.chdir(here)
+
+
+main()

@@ -19,6 +19,7 @@ tests_libtest_a_SOURCES =
 UNIT_TESTS += tests/unit/test-cmdline
 tests_unit_test_cmdline_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-codec
+UNIT_TESTS += tests/unit/test-convert
 UNIT_TESTS += tests/unit/test-file
 UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-progress

@@ -33,7 +33,7 @@ echo "$total crashes, 0 failures"
 # caught SWITCH OPTION...: one of 100 seeds fails without it.
 caught() {
 	"$judge" --dir "$tmp" --seeds 1-100 --cluster 65536 --off "$@" \
-		--expect-failure 2>verdict ||
+		--outcomes 6 --expect-failure 2>verdict ||
 		fail "nobody misses: $*"
 }
 

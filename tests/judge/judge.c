@@ -7,8 +7,8 @@
  * work on it; at some point the power goes; each sector that was not synced
  * survives or does not.  Then qemu-img checks the image (leaks are allowed) and
  * reads it: every sector holds what was last synced, or something written after
- * it.  With --off one of the engine's mechanisms is missing, and a run must
- * fail.
+ * it.  One crash has many outcomes: --outcomes looks at several.  With --off one
+ * of the engine's mechanisms is missing, and a run must fail.
  */
 #include "judge.h"
 
@@ -23,14 +23,14 @@
 struct options {
 	uint64_t cluster, size;
 	unsigned first_seed, last_seed;
-	unsigned threads, ops;
+	unsigned threads, ops, outcomes;
 	const char *dir, *off, *create;
 	bool snapshot, packed, no_crash, keep, expect_failure;
 };
 
 static struct options opt = {
 	.cluster = 64 * KiB, .first_seed = 1, .last_seed = 40, .threads = 4,
-	.ops = 300, .dir = ".", .create = "compat=1.1",
+	.ops = 300, .outcomes = 1, .dir = ".", .create = "compat=1.1",
 };
 
 /* ---- the switches ----------------------------------------------------------- */
@@ -248,6 +248,7 @@ static bool run_one(struct world *w, uint64_t seed)
 		.seed = seed, .packed = opt.packed, .lost_write = lost_write,
 	};
 	autostrbuf path = STRBUF_INIT;
+	bool ok = true;
 
 	strbuf_printf(&path, "%s/template", opt.dir);
 	work.disk = disk_load(path.text);
@@ -261,9 +262,12 @@ static bool run_one(struct world *w, uint64_t seed)
 	(void)image_close(work.img);
 	strbuf_free(&path);
 	strbuf_printf(&path, "%s/crashed", opt.dir);
-	disk_store(work.disk, path.text, seed);
+	for (unsigned i = 0; ok && i < opt.outcomes; i++) {
+		disk_store(work.disk, path.text, seed * 64 + i);
+		ok = is_good(w, &work);
+	}
 	file_unref(work.disk);
-	return is_good(w, &work);
+	return ok;
 }
 
 static bool run_apart(struct world *w, unsigned seed)
@@ -313,7 +317,7 @@ static int run_all(struct world *w)
 static void usage(void)
 {
 	fprintf(stderr, "usage: judge [--cluster N] [--size N] [--seeds A-B]"
-		" [--threads N] [--ops N]\n\t[--create OPTIONS] [--snapshot]"
+		" [--threads N] [--ops N]\n\t[--outcomes N] [--create OPTIONS] [--snapshot]"
 		" [--packed] [--lost-write] [--no-crash]\n\t[--off SWITCH]"
 		" [--expect-failure] [--keep] [--dir DIR]\n");
 	exit(2);
@@ -330,6 +334,7 @@ static void parse_option(int c, char *arg)
 		break;
 	case 't': opt.threads = (unsigned)atoi(arg); break;
 	case 'o': opt.ops = (unsigned)atoi(arg); break;
+	case 'O': opt.outcomes = (unsigned)atoi(arg); break;
 	case 'C': opt.create = arg; break;
 	case 'S': opt.snapshot = true; break;
 	case 'p': opt.packed = true; break;
@@ -349,6 +354,7 @@ int main(int argc, char **argv)
 		{ "cluster", 1, NULL, 'c' }, { "size", 1, NULL, 'z' },
 		{ "seeds", 1, NULL, 's' }, { "threads", 1, NULL, 't' },
 		{ "ops", 1, NULL, 'o' }, { "create", 1, NULL, 'C' },
+		{ "outcomes", 1, NULL, 'O' },
 		{ "snapshot", 0, NULL, 'S' }, { "packed", 0, NULL, 'p' },
 		{ "lost-write", 0, NULL, 'f' }, { "no-crash", 0, NULL, 'n' },
 		{ "off", 1, NULL, 'x' }, { "expect-failure", 0, NULL, 'e' },

@@ -128,10 +128,10 @@ bool options_wants_help(const char *list)
 	return help;
 }
 
-/* A bare word: "key" is on, "nokey" is off. */
+/* A bare word: "key" is on, "nokey" is off (so "nocow" asks for no "cow"). */
 static int set_bare(struct options *o, const char *word, struct err *err)
 {
-	if (find(o, word) || strncmp(word, "no", 2))
+	if (strncmp(word, "no", 2))
 		return options_set(o, word, "on", err);
 	return options_set(o, word + 2, "off", err);
 }

@@ -51,7 +51,11 @@ SCRIPT_TESTS += tests/qcow2-snapshots.sh
 SCRIPT_TESTS += tests/judge.sh
 
 # ---- data ----
+TEST_FILES += tests/diff-qemu-img/allowed
+TEST_FILES += tests/diff-qemu-img/fixtures
+TEST_FILES += tests/diff-qemu-img/lines
 # waiting for the engine:
+TEST_FILES += tests/diff-qemu-img/run.py
 TEST_FILES += tests/imgctl-create.sh
 TEST_FILES += tests/imgctl-info.sh
 TEST_FILES += tests/fuzz/mutate

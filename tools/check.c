@@ -54,6 +54,7 @@ static int check_image(const struct check *ck, struct image *img,
 
 	if (!admin || !admin->check || beyond_qemu(BEYOND_CHECK, img->fmt->name))
 		return no_check(ck);
+	pause_point("command");
 	ret = admin->check(img, &res);
 	if (ret) {
 		say_error("Check failed: %s", strerror(-ret));

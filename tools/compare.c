@@ -93,6 +93,7 @@ static int compare_images(const struct compare_cmd *c, struct image *a,
 	int ret, rc = EXIT_READ;
 
 	progress_start(&p, c->show && !c->quiet);
+	pause_point("command");
 	ret = job_compare(&args, &res, &err);
 	if (err.code)
 		say_err(&err);

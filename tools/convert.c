@@ -272,8 +272,10 @@ static int move_bytes(struct convert_cmd *c, struct progress *p)
 		.report = report,
 	};
 	autoerr err = ERR_INIT;
-	int ret = job_convert(&args, &err);
+	int ret;
 
+	pause_point("command");
+	ret = job_convert(&args, &err);
 	if (err.code)
 		say_err(&err);
 	return ret;

@@ -67,6 +67,7 @@ static int add(struct info *in, struct image *img)
 	autoerr err = ERR_INIT;
 	struct json *obj;
 
+	pause_point("command");
 	if (report_info_json(img, &obj, &err)) {
 		say_err(&err);
 		return 1;

@@ -40,6 +40,7 @@ static int map_print(const struct map *m, struct image *img)
 	struct map_cursor c;
 	int ret;
 
+	pause_point("command");
 	map_cursor_init(&c, &img->live, m->output, m->start, m->length);
 	do {
 		ret = map_cursor_next(&c, &out, &err);

@@ -21,6 +21,9 @@ tests_unit_test_cmdline_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-codec
 UNIT_TESTS += tests/unit/test-convert
 UNIT_TESTS += tests/unit/test-file
+UNIT_TESTS += tests/unit/test-posix
+UNIT_TESTS += tests/unit/test-policy
+UNIT_TESTS += tests/unit/test-lock
 UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-spec
@@ -38,6 +41,7 @@ tests_libtest_a_SOURCES += tests/lib/trap.c
 tests_libtest_a_SOURCES += tests/lib/power.c
 tests_libtest_a_SOURCES += tests/lib/testfmt.h
 tests_libtest_a_SOURCES += tests/lib/testfmt.c
+tests_libtest_a_SOURCES += tests/lib/hammer.c
 
 # ---- scripts ----
 SCRIPT_TESTS += tests/dist.sh

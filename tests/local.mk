@@ -54,6 +54,7 @@ SCRIPT_TESTS += tests/qcow2-random.py
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
 
 SCRIPT_TESTS += tests/judge.sh
+SCRIPT_TESTS += tests/qcow2-create.py
 
 # ---- data ----
 TEST_FILES += tests/diff-qemu-img/allowed

@@ -240,6 +240,8 @@ static void print_version(void)
 {
 	puts("imgfs version " PACKAGE_VERSION);
 	printf("libfuse version %s\n", fuse_pkgversion());
+	/* Starts a program that prints, too. */
+	fflush(stdout);
 	fuse_lowlevel_version();
 }
 

@@ -20,6 +20,8 @@ for f in own/*; do
 	ln -s "$tmp/$f" "sbin/${f#own/}"
 done
 ln -sf "$top_builddir/mount.imgfs" "$top_builddir/umount.fuse.imgfs" sbin/
+# mount.fuse finds imgfs in its PATH, which mount(8) does not hand over.
+ln -sf "$top_builddir/imgfs" sbin/
 mount --bind sbin "$sbin"
 
 imgctl create -q -f qcow2 a.qcow2 8M

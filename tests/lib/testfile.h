@@ -120,7 +120,8 @@ uint64_t power_at_risk(struct file *f);
 
 /* ---- random requests -----------------------------------------------------
  * Reads, writes and zeroes of any alignment, in ragged pieces, below half of
- * HAMMER_ROOM, at the empty file @f: every read and every length is compared
+ * HAMMER_ROOM, at the empty file @f (or one of zeroes, of at least half of
+ * HAMMER_ROOM, that does not grow): every read and every length is compared
  * with an array (a cmocka failure).  One thread at a time.
  */
 #define HAMMER_ROOM (1 << 20)

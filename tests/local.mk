@@ -26,6 +26,7 @@ UNIT_TESTS += tests/unit/test-process
 UNIT_TESTS += tests/unit/test-posix
 UNIT_TESTS += tests/unit/test-policy
 UNIT_TESTS += tests/unit/test-lock
+UNIT_TESTS += tests/unit/test-image
 UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-spec
@@ -47,6 +48,7 @@ tests_libtest_a_SOURCES += tests/lib/hammer.c
 
 # ---- scripts ----
 SCRIPT_TESTS += tests/dist.sh
+SCRIPT_TESTS += tests/image-names.sh
 SCRIPT_TESTS += tests/imgctl-map-stream.py
 SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/man.sh

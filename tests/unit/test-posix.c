@@ -111,6 +111,59 @@ static void direct_means_direct(void **state)
 	file_unref(f);
 }
 
+/* A loop device over the file "f"; false: none to be had. */
+static bool attach(char *dev, size_t size)
+{
+	FILE *out = popen("losetup -f --show f 2>/dev/null", "r");
+	bool ok = out && fgets(dev, (int)size, out);
+
+	if (out && pclose(out))
+		ok = false;
+	if (ok)
+		dev[strcspn(dev, "\n")] = 0;
+	return ok;
+}
+
+static void hammer_device(const char *dev, unsigned flags)
+{
+	uint64_t size, run;
+	enum file_kind kind;
+	struct file *f;
+
+	assert_int_equal(file_open_path(dev, FILE_RDWR | flags, NULL, &f,
+					NULL), 0);
+	assert_string_equal(f->ops->name, "host_device");
+	assert_int_equal(file_size(f, &size), 0);
+	assert_int_equal(size, HAMMER_ROOM);
+	assert_int_equal(file_zero(f, 0, size, ZERO_MAY_UNMAP), 0);
+	hammer(f, 300);
+	assert_int_equal(file_extent(f, 0, size, &kind, &run), 0);
+	assert_int_equal(file_discard(f, 512 * KiB, 512 * KiB), 0);
+	assert_int_equal(file_sync(f), 0);
+	assert_true(file_write(f, "x", 1, size) < 0);
+	assert_true(file_truncate(f, size + 1) < 0);
+	assert_int_equal(file_truncate(f, size), 0);
+	assert_int_equal(f->broken, 0);
+	file_unref(f);
+}
+
+static void block_devices(void **state)
+{
+	struct file *f = make("f", 0);
+	char dev[64], cmd[96];
+
+	(void)state;
+	assert_int_equal(file_truncate(f, HAMMER_ROOM), 0);
+	file_unref(f);
+	if (!attach(dev, sizeof(dev)))
+		skip();
+	hammer_device(dev, 0);
+	hammer_device(dev, FILE_DIRECT);
+	snprintf(cmd, sizeof(cmd), "losetup -d %s", dev);
+	assert_int_equal(system(cmd), 0);
+	expect_content("f", HAMMER_ROOM);
+}
+
 /* ---- space --------------------------------------------------------------- */
 
 static uint64_t usage(struct file *f)
@@ -320,6 +373,7 @@ int main(void)
 		cmocka_unit_test(buffered_bytes),
 		cmocka_unit_test(direct_bytes),
 		cmocka_unit_test(direct_means_direct),
+		cmocka_unit_test(block_devices),
 		cmocka_unit_test(holes_come_and_go),
 		cmocka_unit_test(allocated_space_is_real),
 		cmocka_unit_test(a_full_disk_breaks_nothing),

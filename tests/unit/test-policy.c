@@ -10,15 +10,19 @@
 #include "file.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include <cmocka.h>
 
-static char top[] = "/tmp/imgfs-policy.XXXXXX";
+static char top[64];
 static struct policy *p;
 
 static void put(const char *name)
@@ -34,6 +38,7 @@ static int setup(void **state)
 {
 	(void)state;
 	alarm(60);
+	strcpy(top, "/tmp/imgfs-policy.XXXXXX");
 	if (!mkdtemp(top) || chdir(top) || mkdir("a", 0700) ||
 	    mkdir("a/sub", 0700) || mkdir("base", 0700) ||
 	    symlink("a", "alias") || mkdir("ab", 0700))
@@ -252,8 +257,26 @@ static void files_are_made_inside_only(void **state)
 	assert_int_equal(access("new", F_OK), -1);
 }
 
+/* From now on the kernel is one that does not know openat2(2). */
+static bool become_old(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+			 offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat2, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { ARRAY_SIZE(code), code };
+
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+	       !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) &&
+	       syscall(SYS_openat2, -1, "", NULL, 0) < 0 && errno == ENOSYS;
+}
+
 int main(void)
 {
+	int failed;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(inside_is_allowed),
 		cmocka_unit_test(outside_is_refused),
@@ -266,5 +289,9 @@ int main(void)
 		cmocka_unit_test(files_are_made_inside_only),
 	};
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	failed = cmocka_run_group_tests(tests, setup, teardown);
+	if (become_old())
+		failed += cmocka_run_group_tests_name("without openat2", tests,
+						      setup, teardown);
+	return failed;
 }

@@ -22,7 +22,7 @@
 
 #include <cmocka.h>
 
-static char top[64];
+static char top[40];
 static struct policy *p;
 
 static void put(const char *name)

@@ -114,6 +114,10 @@ AM_TESTS_ENVIRONMENT = \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
 	top_builddir='$(abs_top_builddir)'; export top_builddir;
 
+check_PROGRAMS += tests/soak
+tests_soak_SOURCES = tests/soak.c
+SCRIPT_TESTS += tests/memory.sh
+
 # ---- the judge ----
 check_PROGRAMS += tests/judge/judge
 tests_judge_judge_SOURCES = tests/judge/judge.c tests/judge/judge.h \
@@ -130,7 +134,7 @@ OTHER_BUILD = \
 	}
 
 # Tests that bound memory or compare times say nothing about a sanitized build.
-NOT_SANITIZED =
+NOT_SANITIZED = tests/memory.sh
 SANITIZED_TESTS = $(filter-out $(NOT_SANITIZED),$(TESTS))
 SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:log_path=$(abs_top_builddir)/sanitizer \
@@ -145,7 +149,12 @@ check-judge: all tests/judge/judge$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		CRASHES=44 $(srcdir)/tests/judge.sh
 
-.PHONY: check-judge
+# Ten images of a tebibyte for a minute.
+check-soak: all tests/soak$(EXEEXT)
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		SOAK_SECONDS=60 SOAK_IMAGES=10 $(srcdir)/tests/memory.sh
+
+.PHONY: check-judge check-soak
 .PHONY: check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*

@@ -99,9 +99,6 @@ static int target_open(const char *target, struct file **f, bool *created,
 	struct stat st;
 	int ret;
 
-	if (!*path)
-		return err_set(err, -EINVAL, "The 'file' block driver requires"
-			       " a file name");
 	if (!stat(path, &st) && S_ISCHR(st.st_mode))
 		return err_set(err, -EINVAL, "Cannot grow device files");
 	if (!stat(path, &st) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) &&
@@ -115,7 +112,7 @@ static int target_open(const char *target, struct file **f, bool *created,
 	}
 	if (ret && !stat(path, &st) && S_ISDIR(st.st_mode))
 		ret = -EISDIR;
-	return ret ? err_errno(err, ret, "Could not create '%s'", target) : 0;
+	return ret ? err_errno(err, ret, "Could not create '%s'", path) : 0;
 }
 
 /*
@@ -195,7 +192,7 @@ static int target_make(const struct image_create *c, struct file *f,
 	int ret = file_stat(f, &st);
 
 	if (ret)
-		return err_errno(err, ret, "Could not create '%s'", c->target);
+		return err_errno(err, ret, "Could not create '%s'", path);
 	if (c->opened)
 		c->opened(c->data, path, &st, created);
 	ret = target_lock(f, err);

@@ -123,6 +123,28 @@ static int parse_crypt_format(const struct options *o, struct err *err)
 	return 0;
 }
 
+/* QEMU's drivers, whether or not this build has them: who makes an overlay may
+ * have more than we do. */
+static int parse_backing_fmt(const struct options *o, struct err *err)
+{
+	static const char *const drivers[] = {
+		"blkdebug", "blklogwrites", "blkreplay", "blkverify", "bochs",
+		"cloop", "compress", "copy-before-write", "copy-on-read",
+		"dmg", "file", "ftp", "ftps", "gluster", "host_cdrom",
+		"host_device", "http", "https", "iscsi", "luks", "nbd", "nfs",
+		"null-aio", "null-co", "nvme", "parallels", "preallocate",
+		"qcow", "qcow2", "qed", "quorum", "raw", "rbd", "replication",
+		"snapshot-access", "ssh", "throttle", "vdi", "vhdx", "vmdk",
+		"vpc", "vvfat",
+	};
+	const char *name = options_str(o, "backing_fmt", NULL);
+
+	for (size_t i = 0; name && i < ARRAY_SIZE(drivers); i++)
+		if (!strcmp(drivers[i], name))
+			return 0;
+	return name ? not_accepted("backing-fmt", name, err) : 0;
+}
+
 /* The words that are chosen from a list. */
 static int parse_names(const struct options *o, struct params *p,
 		       struct err *err)
@@ -134,6 +156,8 @@ static int parse_names(const struct options *o, struct params *p,
 		return err_set(err, -EINVAL, "'encrypt.format' and its alias"
 			       " 'encryption' can't be used at the same time");
 	ret = parse_version(o, p, err);
+	if (!ret)
+		ret = parse_backing_fmt(o, err);
 	if (!ret)
 		ret = parse_crypt_format(o, err);
 	if (ret)

@@ -48,6 +48,13 @@ tests_libtest_a_SOURCES += tests/lib/hammer.c
 
 # ---- scripts ----
 SCRIPT_TESTS += tests/compare.sh
+SCRIPT_TESTS += tests/convert-backing.sh
+SCRIPT_TESTS += tests/convert-concat.sh
+SCRIPT_TESTS += tests/convert-enospc.sh
+SCRIPT_TESTS += tests/convert-interrupt.sh
+SCRIPT_TESTS += tests/convert-layout.sh
+SCRIPT_TESTS += tests/convert-memory.sh
+SCRIPT_TESTS += tests/convert-progress.sh
 SCRIPT_TESTS += tests/convert-sparse.sh
 SCRIPT_TESTS += tests/dist.sh
 SCRIPT_TESTS += tests/image-names.sh
@@ -68,13 +75,6 @@ TEST_FILES += tests/diff-qemu-img/allowed
 TEST_FILES += tests/diff-qemu-img/fixtures
 TEST_FILES += tests/diff-qemu-img/lines
 # waiting for the engine:
-TEST_FILES += tests/convert-layout.sh
-TEST_FILES += tests/convert-backing.sh
-TEST_FILES += tests/convert-concat.sh
-TEST_FILES += tests/convert-interrupt.sh
-TEST_FILES += tests/convert-enospc.sh
-TEST_FILES += tests/convert-memory.sh
-TEST_FILES += tests/convert-progress.sh
 TEST_FILES += tests/diff-qemu-img/run.py
 TEST_FILES += tests/imgctl-info.sh
 TEST_FILES += tests/fuzz/mutate

@@ -127,6 +127,22 @@ static int target_lock(struct file *f, struct err *err)
 	return ret ? ret : file_lock(f, used, PERM_RESIZE, err);
 }
 
+/* A file that cannot become as large as a raw image has to be keeps what is in
+ * it: found out before it is emptied. */
+static int size_try(const struct image_create *c, struct file *f,
+		    const struct stat *st, struct err *err)
+{
+	int ret;
+
+	if (!c->fmt->probed_guard || c->size <= (uint64_t)st->st_size)
+		return 0;
+	ret = file_truncate(f, c->size);
+	if (ret == -EFBIG)
+		return err_set(err, ret, "The image size is too large for file"
+			       " format '%s'", c->fmt->name);
+	return ret ? err_errno(err, ret, "Could not resize file") : 0;
+}
+
 /* A device keeps its size; a file starts empty. */
 static int target_empty(const struct image_create *c, struct file *f,
 			const struct stat *st, struct err *err)
@@ -142,9 +158,14 @@ static int target_empty(const struct image_create *c, struct file *f,
 		return ret ? err_errno(err, ret, "Could not get the size of"
 				       " the device") : 0;
 	}
-	ret = file_truncate(f, 0);
+	ret = size_try(c, f, st, err);
+	if (!ret) {
+		ret = file_truncate(f, 0);
+		if (ret)
+			err_errno(err, ret, "Could not resize file");
+	}
 	if (ret)
-		return err_errno(err, ret, "Could not resize file");
+		return ret;
 	protocol_apply(target_path(c->target), c->options);
 	return 0;
 }

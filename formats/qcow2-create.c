@@ -212,29 +212,11 @@ static int parse_subclusters(const struct options *o, const struct params *p,
 		       "Extended L2 entries are not supported");
 }
 
-/* Names that an image may carry although this build cannot open them. */
-static bool backing_fmt_known(const char *name)
-{
-	static const char *const others[] = {
-		"bochs", "cloop", "dmg", "luks", "parallels", "qcow", "qed",
-		"vdi", "vhdx", "vmdk", "vpc", "file", "host_device", "http",
-		"https", "iscsi", "nbd", "nfs", "null-co", "rbd", "ssh",
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
-		if (!strcmp(others[i], name))
-			return true;
-	return format_find(name) != NULL;
-}
-
 static int parse_backing(const struct options *o, struct params *p,
 			 struct err *err)
 {
 	p->backing = options_str(o, "backing_file", NULL);
 	p->backing_fmt = options_str(o, "backing_fmt", NULL);
-	if (p->backing_fmt && !backing_fmt_known(p->backing_fmt))
-		return err_set(err, -EINVAL, "Parameter 'backing-fmt' does not"
-			       " accept value '%s'", p->backing_fmt);
 	if (p->backing && p->prealloc != PREALLOC_OFF)
 		return err_set(err, -EINVAL, "Backing file and preallocation"
 			       " can only be used at the same time if"

@@ -188,13 +188,16 @@ mount_img() {
 	"$IMGFS" "$@" || fail "cannot mount: imgfs $*"
 }
 
-# The process that serves the mount point $1 (as it was given to imgfs).
+# The process that serves the mount point $1.
 daemon_of() {
-	for d in /proc/[0-9]*; do
-		[ "$(cat "$d/comm" 2>/dev/null)" = imgfs ] || continue
-		last=$(tr '\0' '\n' 2>/dev/null < "$d/cmdline" | tail -n 1)
+	case $1 in
+	/*) served=$1 ;;
+	*) served=$PWD/$1 ;;
+	esac
+	for d in $(daemons_here); do
+		last=$(tr '\0' '\n' 2>/dev/null < "/proc/$d/cmdline" | tail -n 1)
 		case $last in
-		"$1" | "${1#"$tmp"/}" | "$tmp/$1") echo "${d#/proc/}" ;;
+		"$served" | "${served#"$PWD"/}" | "${served#"$tmp"/}") echo "$d" ;;
 		esac
 	done
 }
@@ -203,8 +206,10 @@ daemon_of() {
 daemons_here() {
 	for d in /proc/[0-9]*; do
 		[ "$(cat "$d/comm" 2>/dev/null)" = imgfs ] || continue
-		case $(tr '\0' ' ' 2>/dev/null < "$d/cmdline") in
-		*"$tmp"*) echo "${d#/proc/}" ;;
+		alive "${d#/proc/}" || continue
+		case $(readlink "$d/cwd")/$(tr '\0' ' ' 2>/dev/null \
+			< "$d/cmdline") in
+		*"$tmp/"*) echo "${d#/proc/}" ;;
 		esac
 	done
 }

@@ -9,7 +9,8 @@ requires unshare mount umount findmnt
 
 # mount(8) looks in /sbin only: show it ours there, in a private name space.
 if [ -z "${IN_NAMESPACE:-}" ]; then
-	IN_NAMESPACE=1 unshare -m --propagation private "$0" || exit $?
+	IN_NAMESPACE=1 unshare -m --propagation private \
+		"$top_srcdir/tests/mount-helpers.sh" || exit $?
 	exit 0
 fi
 

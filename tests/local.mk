@@ -70,6 +70,13 @@ SCRIPT_TESTS += tests/qcow2-snapshots.sh
 SCRIPT_TESTS += tests/judge.sh
 SCRIPT_TESTS += tests/qcow2-create.py
 
+SCRIPT_TESTS += tests/mount-life-dead.sh
+SCRIPT_TESTS += tests/mount-life-signals.sh
+SCRIPT_TESTS += tests/mount-life-start.sh
+SCRIPT_TESTS += tests/mount-life-umount.sh
+SCRIPT_TESTS += tests/mount-life-user.sh
+SCRIPT_TESTS += tests/mount-partitions.sh
+
 # ---- data ----
 TEST_FILES += tests/diff-qemu-img/allowed
 TEST_FILES += tests/diff-qemu-img/fixtures
@@ -81,12 +88,6 @@ TEST_FILES += tests/fuzz/mutate
 TEST_FILES += tests/locks.py
 TEST_FILES += tests/mutate.sh
 TEST_FILES += tests/mount-helpers.sh
-TEST_FILES += tests/mount-life-dead.sh
-TEST_FILES += tests/mount-life-signals.sh
-TEST_FILES += tests/mount-life-start.sh
-TEST_FILES += tests/mount-life-umount.sh
-TEST_FILES += tests/mount-life-user.sh
-TEST_FILES += tests/mount-partitions.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
 

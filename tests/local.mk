@@ -50,6 +50,7 @@ tests_libtest_a_SOURCES += tests/lib/hammer.c
 SCRIPT_TESTS += tests/compare.sh
 SCRIPT_TESTS += tests/convert-backing.sh
 SCRIPT_TESTS += tests/convert-concat.sh
+SCRIPT_TESTS += tests/convert-device.sh
 SCRIPT_TESTS += tests/convert-enospc.sh
 SCRIPT_TESTS += tests/convert-interrupt.sh
 SCRIPT_TESTS += tests/convert-layout.sh

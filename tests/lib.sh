@@ -204,8 +204,8 @@ daemon_of() {
 
 # Daemons whose working folder or arguments lie in $tmp.
 daemons_here() {
-	for d in /proc/[0-9]*; do
-		[ "$(cat "$d/comm" 2>/dev/null)" = imgfs ] || continue
+	for d in $(grep -lsx imgfs /proc/[0-9]*/comm); do
+		d=${d%/comm}
 		alive "${d#/proc/}" || continue
 		case $(readlink "$d/cwd")/$(tr '\0' ' ' 2>/dev/null \
 			< "$d/cmdline") in

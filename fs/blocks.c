@@ -27,6 +27,7 @@ struct region {
 struct blocks {
 	struct blocks *next;    /* constant, as are: */
 	struct mimage *m;
+	fuse_ino_t ino;
 	unsigned layer;
 	uint64_t start, len;    /* the window; len UINT64_MAX: to the end */
 	uint64_t region_size;   /* the last one goes on to the end */
@@ -41,6 +42,7 @@ struct blocks {
 	bool walking;           /* region @at_region, as far as @at: @data */
 	unsigned at_region;
 	uint64_t at, data;
+	uint64_t told;          /* what stat was told last: blocks */
 	struct region region[];
 };
 
@@ -56,6 +58,7 @@ static void all_stale(struct blocks *b)
 	for (unsigned i = 0; i < b->nr; i++)
 		atomic_store(&b->region[i].stale, true);
 	b->walking = false;
+	b->told = UINT64_MAX;
 }
 
 static struct blocks *blocks_new(const struct node *n, uint64_t start,
@@ -69,6 +72,7 @@ static struct blocks *blocks_new(const struct node *n, uint64_t start,
 		return NULL;
 	pthread_mutex_init(&b->counting, NULL);
 	b->m = n->m;
+	b->ino = n->ino;
 	b->layer = n->layer;
 	b->start = start;
 	b->len = len;
@@ -194,6 +198,24 @@ static uint64_t total(const struct blocks *b)
 	return data;
 }
 
+/* ---- what stat says ------------------------------------------------------------------ */
+
+uint64_t blocks_unknown(uint64_t size)
+{
+	uint64_t all = div_up(size, SECTOR_SIZE);
+
+	return all > 8 ? all - 8 : min_u64(all, 1);
+}
+
+static uint64_t blocks_known(uint64_t data, uint64_t size)
+{
+	if (data >= size)
+		return div_up(size, SECTOR_SIZE);
+	if (!data)
+		return 0;
+	return min_u64(div_up(data, SECTOR_SIZE), blocks_unknown(size));
+}
+
 /* ---- in the background ------------------------------------------------------------ */
 
 /* Is a file of the image open, but for @ours? */
@@ -233,6 +255,9 @@ static int count_slice(struct blocks *b)
 	pthread_mutex_lock(&b->counting);
 	if (img && b->start + b->size <= image_size(img))
 		ret = count(b, img, SLICE_STEPS);
+	/* The kernel keeps what it was told (F23). */
+	if (!ret && b->told != blocks_known(total(b), b->size))
+		notify_inode(b->m->mnt, b->ino, false);
 	pthread_mutex_unlock(&b->counting);
 	mimage_leave_long(b->m, &b->use);
 	return ret;
@@ -254,23 +279,7 @@ static void count_later(struct work *w)
 	mimage_unref(m);
 }
 
-/* ---- what stat says ------------------------------------------------------------------ */
-
-uint64_t blocks_unknown(uint64_t size)
-{
-	uint64_t all = div_up(size, SECTOR_SIZE);
-
-	return all > 8 ? all - 8 : min_u64(all, 1);
-}
-
-static uint64_t blocks_known(uint64_t data, uint64_t size)
-{
-	if (data >= size)
-		return div_up(size, SECTOR_SIZE);
-	if (!data)
-		return 0;
-	return min_u64(div_up(data, SECTOR_SIZE), blocks_unknown(size));
-}
+/* ---- for disk.c ---------------------------------------------------------------------- */
 
 /* The window's length may have grown with the image. */
 static void set_size(struct blocks *b, uint64_t size)
@@ -285,23 +294,45 @@ uint64_t blocks_of(const struct node *n, struct image *img, uint64_t start,
 		   uint64_t len, uint64_t size)
 {
 	uint64_t blocks = blocks_unknown(size);
+	/* No table is read for an `ls -l` of images that nobody uses. */
+	bool used = in_use(n->m, 0);
 	struct blocks *b;
 	int ret;
 
-	/* No table is read for an `ls -l` of images that nobody uses. */
-	if (!size || !in_use(n->m, 0))
-		return blocks;
-	b = blocks_get(n, start, len, size);
+	if (!size)
+		return 0;
+	b = used ? blocks_get(n, start, len, size) :
+		blocks_find(n, start, len);
 	if (!b || pthread_mutex_trylock(&b->counting))
 		return blocks;
 	set_size(b, size);
-	ret = count(b, img, STAT_STEPS);
+	ret = count(b, img, used ? STAT_STEPS : 0);
 	if (!ret)
 		blocks = blocks_known(total(b), size);
+	b->told = blocks;
 	pthread_mutex_unlock(&b->counting);
-	if (ret == 1)
+	if (ret == 1 && used)
 		queue(b);
 	return blocks;
+}
+
+void blocks_begin(const struct node *n, uint64_t start, uint64_t len,
+		  uint64_t size)
+{
+	struct blocks *b = size ? blocks_get(n, start, len, size) : NULL;
+	bool known = false;
+
+	if (!b || pthread_mutex_trylock(&b->counting))
+		return;
+	if (b->size == size && !b->walking) {
+		known = true;
+		for (unsigned i = 0; i < b->nr && known; i++)
+			known = !atomic_load(&b->region[i].stale);
+	}
+	set_size(b, size);
+	pthread_mutex_unlock(&b->counting);
+	if (!known)
+		queue(b);
 }
 
 /* ---- with the image --------------------------------------------------------------------- */

@@ -288,14 +288,23 @@ static void open_flags(struct node *n, struct fuse_file_info *fi)
 	fi->keep_cache = mimage_keep_cache(n->m);
 }
 
-static int handle_new(struct handle **h, uint64_t start, uint64_t len)
+static int handle_new(struct node *n, struct handle **h, uint64_t start,
+		      uint64_t len)
 {
 	struct disk_handle *dh = calloc(1, sizeof(*dh));
+	struct image *img;
 
 	if (!dh)
 		return -ENOMEM;
+	img = disk_enter(n);
+	if (!img) {
+		free(dh);
+		return -EIO;
+	}
 	dh->start = start;
 	dh->len = len;
+	blocks_begin(n, start, len, disk_size(dh, img));
+	disk_leave(n);
 	*h = &dh->h;
 	return 0;
 }
@@ -304,7 +313,7 @@ static int disk_open(struct node *n, struct fuse_file_info *fi,
 		     struct handle **h)
 {
 	open_flags(n, fi);
-	return handle_new(h, 0, UINT64_MAX);
+	return handle_new(n, h, 0, UINT64_MAX);
 }
 
 static const struct partition *partition_of(const struct partition_table *t,
@@ -332,7 +341,7 @@ static int partition_open(struct node *n, struct fuse_file_info *fi,
 	if (ret)
 		return ret;
 	p = partition_of(&t, n->number);
-	ret = p ? handle_new(h, p->start, p->size) : -ENOENT;
+	ret = p ? handle_new(n, h, p->start, p->size) : -ENOENT;
 	partition_table_free(&t);
 	open_flags(n, fi);
 	return ret;
@@ -393,6 +402,8 @@ static void disk_attr(struct node *n, const struct facts *f, struct stat *st)
 {
 	const struct layer *l;
 
+	if (!atomic_load_explicit(&n->m->asked, memory_order_relaxed))
+		atomic_store(&n->m->asked, true);
 	if (attr_of_open(n, 0, UINT64_MAX, st) || n->layer >= f->nr)
 		return;
 	l = &f->layers[n->layer];

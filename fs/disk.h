@@ -66,7 +66,11 @@ void disk_copy(fuse_req_t req, struct handle *in, off_t off_in,
  */
 uint64_t blocks_of(const struct node *n, struct image *img, uint64_t start,
 		   uint64_t len, uint64_t size);
-/* The same while the image is closed. */
+/* At each opening: counts in the background what is not known, and tells the
+ * kernel.  The caller holds the gate and has got the image. */
+void blocks_begin(const struct node *n, uint64_t start, uint64_t len,
+		  uint64_t size);
+/* st_blocks while the image is closed. */
 uint64_t blocks_unknown(uint64_t size);
 /* Bytes of the top layer changed, maybe their allocation: count again there. */
 void blocks_changed(struct mimage *m, uint64_t off, uint64_t len);

@@ -144,6 +144,8 @@ struct mimage {
 	struct work work;               /* life.c's */
 	_Atomic uint64_t changes;       /* bumped by mimage_wrote(): reports
 					 * made before are old */
+	_Atomic bool asked;             /* disk's attributes, since they last
+					 * changed by themselves */
 	void *disk;                     /* disk.c's: counted blocks ... */
 	void *report;                   /* views-check.c's results ... */
 };

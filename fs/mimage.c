@@ -602,6 +602,9 @@ int mimage_flush(struct mimage *m)
 		return ret;
 	}
 	with_lock(&m->lock);
+	/* What the flush wrote has changed the file's times. */
+	if (m->flushed < changes && atomic_exchange(&m->asked, false))
+		notify_inode(m->mnt, node_ino(m, NODE_DISK, 0, 0), false);
 	m->flushed = max_u64(m->flushed, changes);
 	return 0;
 }

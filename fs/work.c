@@ -117,7 +117,7 @@ static void *worker(void *data)
 }
 
 /* Signals are for the session's main thread (F27): ours block them all. */
-static bool start_thread(struct work_pool *pool)
+static void start_thread(struct work_pool *pool)
 {
 	sigset_t all, old;
 	pthread_t t;
@@ -128,10 +128,9 @@ static bool start_thread(struct work_pool *pool)
 	ret = pthread_create(&t, NULL, worker, pool);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (ret)
-		return false;
+		return;
 	pthread_detach(t);
 	pool->threads++;
-	return true;
 }
 
 /* Under the lock. */
@@ -143,9 +142,9 @@ static void submit(struct work_pool *pool, struct work *w)
 	pool->queued++;
 	if (pool->idle)
 		pthread_cond_signal(&pool->more);
-	if (pool->queued > pool->idle && pool->threads < pool->max &&
-	    !start_thread(pool) && !pool->threads && (w = take(pool)))
-		run(pool, w);   /* no thread can be had: slowly, here */
+	/* No thread can be had?  Then the next submit tries again. */
+	if (pool->queued > pool->idle && pool->threads < pool->max)
+		start_thread(pool);
 }
 
 void work_submit(struct work_pool *pool, struct work *w)

@@ -188,28 +188,23 @@ mount_img() {
 	"$IMGFS" "$@" || fail "cannot mount: imgfs $*"
 }
 
-# The process that serves the mount point $1.
+# The process that serves the mount point $1 (as it was given to imgfs).
 daemon_of() {
-	case $1 in
-	/*) served=$1 ;;
-	*) served=$PWD/$1 ;;
-	esac
-	for d in $(daemons_here); do
-		last=$(tr '\0' '\n' 2>/dev/null < "/proc/$d/cmdline" | tail -n 1)
+	for d in /proc/[0-9]*; do
+		[ "$(cat "$d/comm" 2>/dev/null)" = imgfs ] || continue
+		last=$(tr '\0' '\n' 2>/dev/null < "$d/cmdline" | tail -n 1)
 		case $last in
-		"$served" | "${served#"$PWD"/}" | "${served#"$tmp"/}") echo "$d" ;;
+		"$1" | "${1#"$tmp"/}" | "$tmp/$1") echo "${d#/proc/}" ;;
 		esac
 	done
 }
 
 # Daemons whose working folder or arguments lie in $tmp.
 daemons_here() {
-	for d in $(grep -lsx imgfs /proc/[0-9]*/comm); do
-		d=${d%/comm}
-		alive "${d#/proc/}" || continue
-		case $(readlink "$d/cwd")/$(tr '\0' ' ' 2>/dev/null \
-			< "$d/cmdline") in
-		*"$tmp/"*) echo "${d#/proc/}" ;;
+	for d in /proc/[0-9]*; do
+		[ "$(cat "$d/comm" 2>/dev/null)" = imgfs ] || continue
+		case $(tr '\0' ' ' 2>/dev/null < "$d/cmdline") in
+		*"$tmp"*) echo "${d#/proc/}" ;;
 		esac
 	done
 }

@@ -31,6 +31,8 @@ umask 022
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/imgfs-test.XXXXXX")
 tmp=$(cd "$tmp" && pwd -P)
 chmod 755 "$tmp"
+IMGFS_TEST=$tmp	# tells our daemons from those of other tests
+export IMGFS_TEST
 started=	# process ids to end at exit
 loops=		# loop devices to detach at exit
 fuse_mode=	# of /dev/fuse before as_user changed it
@@ -188,23 +190,22 @@ mount_img() {
 	"$IMGFS" "$@" || fail "cannot mount: imgfs $*"
 }
 
-# The process that serves the mount point $1 (as it was given to imgfs).
-daemon_of() {
-	for d in /proc/[0-9]*; do
-		[ "$(cat "$d/comm" 2>/dev/null)" = imgfs ] || continue
-		last=$(tr '\0' '\n' 2>/dev/null < "$d/cmdline" | tail -n 1)
-		case $last in
-		"$1" | "${1#"$tmp"/}" | "$tmp/$1") echo "${d#/proc/}" ;;
-		esac
-	done
-}
-
-# Daemons whose working folder or arguments lie in $tmp.
+# All daemons that this test has started.
 daemons_here() {
 	for d in /proc/[0-9]*; do
 		[ "$(cat "$d/comm" 2>/dev/null)" = imgfs ] || continue
-		case $(tr '\0' ' ' 2>/dev/null < "$d/cmdline") in
-		*"$tmp"*) echo "${d#/proc/}" ;;
+		! tr '\0' '\n' 2>/dev/null < "$d/environ" |
+			grep -qxF "IMGFS_TEST=$tmp" || echo "${d#/proc/}"
+	done
+}
+
+# The process that serves the mount point $1 (as it was given to imgfs).
+daemon_of() {
+	for p in $(daemons_here); do
+		last=$(tr '\0' '\n' 2>/dev/null < "/proc/$p/cmdline" |
+			tail -n 1)
+		case $last in
+		"$1" | "${1#"$tmp"/}" | "$tmp/$1") echo "$p" ;;
 		esac
 	done
 }

@@ -50,7 +50,20 @@ SCRIPT_TESTS += tests/qcow2-snapshots.sh
 
 SCRIPT_TESTS += tests/judge.sh
 
+SCRIPT_TESTS += tests/mount-copy.sh
+SCRIPT_TESTS += tests/mount-copy-range.py
+SCRIPT_TESTS += tests/mount-end.sh
+SCRIPT_TESTS += tests/mount-fallocate.py
+SCRIPT_TESTS += tests/mount-fio.sh
+SCRIPT_TESTS += tests/mount-holes.py
+SCRIPT_TESTS += tests/mount-host-full.sh
+SCRIPT_TESTS += tests/mount-trunc.sh
+
 # ---- data ----
+TEST_FILES += tests/testlib.py
+TEST_FILES += tests/mount-loop.sh
+TEST_FILES += tests/ctl.sh
+TEST_FILES += tests/views.sh
 TEST_FILES += tests/diff-qemu-img/allowed
 TEST_FILES += tests/diff-qemu-img/fixtures
 TEST_FILES += tests/diff-qemu-img/lines

@@ -35,13 +35,13 @@ copy_with sh -c 'cat in.raw > m/disk'
 
 # From the mount.
 mount_img a.qcow2 m
-cp m/disk out
-assert_same in.raw out
-cp --sparse=always m/disk out
-assert_same in.raw out
-[ "$(stat -c %b out)" -lt 16000 ] || fail "the copy has no holes"
-dd if=m/disk of=out bs=1M iflag=direct status=none
-assert_same in.raw out
+cp m/disk copied
+assert_same in.raw copied
+cp --sparse=always m/disk copied
+assert_same in.raw copied
+[ "$(stat -c %b copied)" -lt 16000 ] || fail "the copy has no holes"
+dd if=m/disk of=copied bs=1M iflag=direct status=none
+assert_same in.raw copied
 tail -c 5000000 m/disk > tail.out
 tail -c 5000000 in.raw | cmp - tail.out
 assert_eq "$(sha256sum < m/disk)" "$sum" "sha256sum"
@@ -59,13 +59,13 @@ sum=$(sha256sum < a.qcow2)
 qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 top.qcow2
 mount_img -o rw top.qcow2 m
 dd if=data of=m/disk bs=100000 seek=3 count=7 conv=notrunc status=none
-cp m/disk out
+cp m/disk copied
 cp m/backing/disk base.out
 assert_same in.raw base.out
 assert_fails dd if=data of=m/backing/disk bs=4k count=1 conv=notrunc \
 	status=none
 umount_img m
 dd if=data of=in.raw bs=100000 seek=3 count=7 conv=notrunc status=none
-assert_same in.raw out
+assert_same in.raw copied
 qemu-img compare -q -f raw -F qcow2 in.raw top.qcow2
 assert_eq "$(sha256sum < a.qcow2)" "$sum" "the base changed"

@@ -69,6 +69,6 @@ cat data >> data.want
 assert_same data.want a.raw
 
 mount_img -o rw,growable a.qcow2 m
-assert_eq "$(errno_of 'os.truncate("m/disk", 4194304)')" EOPNOTSUPP qcow2
+assert_eq "$(errno_of 'os.truncate("m/disk", 4194304)')" ENOTSUP qcow2
 assert_eq "$(stat -c %s m/disk)" 2097152 "size"
 umount_img m

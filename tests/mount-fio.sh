@@ -35,10 +35,9 @@ if [ "$(id -u)" -eq 0 ] && losetup -f >/dev/null 2>&1; then
 	mount_img -o rw a.qcow2 m
 	loop_attach --direct-io=on m/disk
 	fio --name=trim --filename="$loop" --numjobs=2 --size=32M \
-		--offset_increment=32M --rw=randwrite --ioengine=libaio \
+		--offset_increment=32M --rw=randtrimwrite --ioengine=libaio \
 		--iodepth=8 --direct=1 --bs=16k --verify=crc32c \
-		--verify_fatal=1 --trim_percentage=30 --trim_verify_zero=1 \
-		--trim_backlog=32 --verify_backlog=64 --minimal >log 2>&1 ||
+		--verify_fatal=1 --do_verify=1 --minimal >log 2>&1 ||
 		{ cat log; fail "fio with trims"; }
 	loop_detach "$loop"
 	umount_img m

@@ -71,6 +71,7 @@ def growing(name, unit, options):
             settled_blocks(fd, want)
         write(fd, 30 * MIB, 1)
         settled_blocks(fd, want + unit // 512)
+        os.fsync(fd)
         run("tar", "cSf", "t.tar", "-C", m, "disk")
         run("cp", disk, "copy")
         run("cmp", disk, "copy")
@@ -98,7 +99,7 @@ def scattered():
     io = []
     for i in range(100):
         io += ["-c", f"write {i * 640}k {i % 9 * 4 + 4}k"]
-    io += ["-c", "write -c 50M 64k", "-c", "write -z 2M 1M"]
+    io += ["-c", "write -c 64000k 64k", "-c", "write -z 2M 1M"]
     run("qemu-io", "-f", "qcow2", *io, "top.qcow2")
     want = data_runs("top.qcow2")
     assert len(want) > 50

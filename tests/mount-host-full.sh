@@ -30,9 +30,9 @@ for fmt in qcow2 raw; do
 	cmp -i 0:19660800 -n 8388608 data m/disk
 	umount_img m
 	[ $fmt = raw ] || qemu-img check -q host/a.img
-	qemu-img convert -q -f $fmt -O raw host/a.img out
-	cmp -n 8388608 data out
-	cmp -i 0:19660800 -n 8388608 data out
-	rm -f host/a.img out
+	qemu-img convert -q -f $fmt -O raw host/a.img copied
+	cmp -n 8388608 data copied
+	cmp -i 0:19660800 -n 8388608 data copied
+	rm -f host/a.img copied
 	mount -o remount,size=24m host
 done

@@ -62,12 +62,16 @@ def run(*args, **kw):
                           stdout=subprocess.PIPE, **kw).stdout
 
 
+def name_of(code):
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode[code]
+
+
 def errname(fn, *args, **kw):
     """The name of the OSError that @fn raises, or "ok"."""
     try:
         fn(*args, **kw)
     except OSError as e:
-        return errno.errorcode[e.errno]
+        return name_of(e.errno)
     return "ok"
 
 
@@ -139,11 +143,12 @@ def mounted(*sources, **kw):
 def cleanup():
     os.chdir("/")
     for point, pid in list(mounts.items()):
+        if pid and alive(pid):
+            os.kill(pid, signal.SIGKILL)
         try:
             umount(point, lazy=True)
         except (AssertionError, subprocess.CalledProcessError):
-            if pid and alive(pid):
-                os.kill(pid, signal.SIGKILL)
+            pass
     shutil.rmtree(tmp, ignore_errors=True)
 
 

@@ -99,9 +99,6 @@ static int target_open(const char *target, struct file **f, bool *created,
 	struct stat st;
 	int ret;
 
-	if (!*path)
-		return err_set(err, -EINVAL, "The 'file' block driver requires"
-			       " a file name");
 	if (!stat(path, &st) && S_ISCHR(st.st_mode))
 		return err_set(err, -EINVAL, "Cannot grow device files");
 	if (!stat(path, &st) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) &&
@@ -115,7 +112,7 @@ static int target_open(const char *target, struct file **f, bool *created,
 	}
 	if (ret && !stat(path, &st) && S_ISDIR(st.st_mode))
 		ret = -EISDIR;
-	return ret ? err_errno(err, ret, "Could not create '%s'", target) : 0;
+	return ret ? err_errno(err, ret, "Could not create '%s'", path) : 0;
 }
 
 /*
@@ -128,6 +125,22 @@ static int target_lock(struct file *f, struct err *err)
 	int ret = file_lock(f, used, used, err);
 
 	return ret ? ret : file_lock(f, used, PERM_RESIZE, err);
+}
+
+/* A file that cannot become as large as a raw image has to be keeps what is in
+ * it: found out before it is emptied. */
+static int size_try(const struct image_create *c, struct file *f,
+		    const struct stat *st, struct err *err)
+{
+	int ret;
+
+	if (!c->fmt->probed_guard || c->size <= (uint64_t)st->st_size)
+		return 0;
+	ret = file_truncate(f, c->size);
+	if (ret == -EFBIG)
+		return err_set(err, ret, "The image size is too large for file"
+			       " format '%s'", c->fmt->name);
+	return ret ? err_errno(err, ret, "Could not resize file") : 0;
 }
 
 /* A device keeps its size; a file starts empty. */
@@ -145,9 +158,14 @@ static int target_empty(const struct image_create *c, struct file *f,
 		return ret ? err_errno(err, ret, "Could not get the size of"
 				       " the device") : 0;
 	}
-	ret = file_truncate(f, 0);
+	ret = size_try(c, f, st, err);
+	if (!ret) {
+		ret = file_truncate(f, 0);
+		if (ret)
+			err_errno(err, ret, "Could not resize file");
+	}
 	if (ret)
-		return err_errno(err, ret, "Could not resize file");
+		return ret;
 	protocol_apply(target_path(c->target), c->options);
 	return 0;
 }
@@ -195,7 +213,7 @@ static int target_make(const struct image_create *c, struct file *f,
 	int ret = file_stat(f, &st);
 
 	if (ret)
-		return err_errno(err, ret, "Could not create '%s'", c->target);
+		return err_errno(err, ret, "Could not create '%s'", path);
 	if (c->opened)
 		c->opened(c->data, path, &st, created);
 	ret = target_lock(f, err);

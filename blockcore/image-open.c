@@ -68,8 +68,10 @@ int image_open_protocol(struct json *node, unsigned flags,
 		ret = spec_check(node, SPEC_VALUES, NULL, false, err);
 	if (ret)
 		return ret;
+	/* A name under a policy is not looked at before it is allowed. */
 	if (name && !json_get_str(node, "driver"))
-		json_set_take(node, "driver", json_string(driver_of(name)));
+		json_set_take(node, "driver", json_string(
+			policy ? "file" : driver_of(name)));
 	flags = (flags & ~mode) |
 		flag_if(spec_bool(node, "cache.direct", flags & FILE_DIRECT),
 			FILE_DIRECT) |

@@ -73,43 +73,60 @@ static void found(struct compare *c, enum compare_verdict verdict, uint64_t off,
 /* ---- planning: under the lock ------------------------------------------------ */
 
 /* Behind its end an image reads as zeroes. */
-static int side_look(struct side *s, uint64_t at, uint64_t size)
+static int side_look(const struct compare *c, struct side *s)
 {
+	uint64_t at = c->at, len;
 	int ret;
 
 	if (at < s->end)
 		return 0;
 	if (at >= s->size) {
 		s->run = (struct run) { .off = at, .zero = true };
-		s->end = size;
+		s->end = c->size;
 		return 0;
 	}
-	ret = walk_run(&s->img->live, at, min_u64(s->size - at, LOOK_AHEAD), 0,
-		       MAP_EXACT, &s->run);
+	len = s->size - at;
+	if (!c->a->strict)
+		len = min_u64(len, LOOK_AHEAD);
+	ret = walk_run(&s->img->live, at, len, 0, MAP_EXACT, &s->run);
 	if (!ret)
 		s->end = at + s->run.len;
 	return ret;
 }
 
-/* Which layer answers does not count, all else that map prints does. */
-static bool same_status(const struct run *a, const struct run *b)
+/* qemu-img looks at one packed unit at a time. */
+static bool reaches_end(const struct compare *c, const struct side *s)
 {
+	return s->end == s->size &&
+	       !(s->run.compressed && s->end - c->at > s->img->unit);
+}
+
+/*
+ * Which layer answers does not count, all else that map prints does.  As
+ * qemu-img was seen to do it, so does whether a run reaches the end of the disk:
+ * the rest in one piece is not the same as the rest in several.
+ */
+static bool same_status(const struct compare *c)
+{
+	const struct run *a = &c->side[0].run, *b = &c->side[1].run;
+
 	return a->present == b->present && a->zero == b->zero &&
 	       a->data == b->data && a->compressed == b->compressed &&
-	       a->has_host == b->has_host && a->encrypted == b->encrypted;
+	       a->has_host == b->has_host && a->encrypted == b->encrypted &&
+	       reaches_end(c, &c->side[0]) == reaches_end(c, &c->side[1]);
 }
 
 static bool look(struct compare *c)
 {
 	for (int i = 0; i < 2; i++) {
-		int ret = side_look(&c->side[i], c->at, c->size);
+		int ret = side_look(c, &c->side[i]);
 
 		if (ret) {
 			keep(c, COMPARE_STATUS, c->at, ret, i + 1);
 			return false;
 		}
 	}
-	if (c->a->strict && !same_status(&c->side[0].run, &c->side[1].run)) {
+	if (c->a->strict && !same_status(c)) {
 		keep(c, COMPARE_STATUS, c->at, 0, 0);
 		return false;
 	}

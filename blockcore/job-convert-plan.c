@@ -23,12 +23,19 @@ static enum piece_kind zero_kind(const struct convert *c)
 	return c->a->target_is_zero ? PIECE_SKIP : PIECE_ZERO;
 }
 
-static enum piece_kind run_kind(const struct convert *c, const struct run *run)
+/*
+ * qemu-img-cli.md, "convert -B": what the top layer does not hold is the new
+ * backing file's, as far as there was an old one; behind it are zeroes.
+ */
+static enum piece_kind inherited(const struct convert *c,
+				 const struct image *img, struct run *run)
 {
-	/* qemu-img-cli.md, "convert -B": the rest is the new backing file's. */
-	if (c->a->dst_has_backing && !run->present)
-		return PIECE_SKIP;
-	return run->zero ? zero_kind(c) : PIECE_DATA;
+	uint64_t below = img->backing ? image_size(img->backing) : 0;
+
+	if (run->off >= below)
+		return zero_kind(c);
+	run->len = min_u64(run->len, below - run->off);
+	return PIECE_SKIP;
 }
 
 /* Finds out what is at c->at, unless that is known. */
@@ -50,7 +57,10 @@ static int look(struct convert *c)
 			       LOOK_AHEAD), layers, MAP_EXACT, &run);
 	if (ret)
 		return ret;
-	c->run_kind = run_kind(c, &run);
+	if (c->a->dst_has_backing && !run.present)
+		c->run_kind = inherited(c, img, &run);
+	else
+		c->run_kind = run.zero ? zero_kind(c) : PIECE_DATA;
 	c->run_end = c->at + run.len;
 	return 0;
 }

@@ -16,6 +16,7 @@
  */
 #include "engine-int.h"
 
+#include <inttypes.h>
 #include <time.h>
 
 #define NR_SHARDS 64u
@@ -402,6 +403,8 @@ static void dirty_unlink(struct engine *e, struct mpage *pg)
 	atomic_fetch_sub(&cache_dirty_bytes, pg->size);
 }
 
+/* Rule 7.  A format that keeps it can still be led by an image whose tables
+ * overlap to change one page for two purposes: such an image is broken. */
 void meta_dirty(struct mpage *pg, enum stage stage)
 {
 	struct engine *e = pg->eng;
@@ -410,7 +413,9 @@ void meta_dirty(struct mpage *pg, enum stage stage)
 	if (pg->gone)
 		return;
 	if (atomic_load(&pg->is_dirty)) {
-		BUG_ON(pg->stage != stage);     /* rule 7 */
+		if (pg->stage != stage)
+			image_corrupt(e->img, "metadata overlaps at offset %#"
+				      PRIx64, pg->host);
 		return;
 	}
 	pg->stage = stage;

@@ -9,6 +9,7 @@
  */
 #include "report.h"
 
+#include "engine.h"
 #include "spec.h"
 
 #include <inttypes.h>
@@ -160,6 +161,22 @@ static struct json *image_json(struct image *img, struct image_info *info)
 	return obj;
 }
 
+/* A raw window on an image of another format has that one's clusters. */
+static uint32_t cluster_size_below(struct image *img)
+{
+	struct image *in = img->fmt->probed_guard ? image_of_file(img->file) :
+			   NULL;
+	struct image_info info = { 0 };
+	uint32_t size;
+
+	if (!in || !in->fmt->admin || !in->fmt->admin->info ||
+	    in->fmt->admin->info(in, &info, NULL))
+		return 0;
+	size = info.cluster_size;
+	image_info_free(&info);
+	return size;
+}
+
 int report_info_json(struct image *img, struct json **out, struct err *err)
 {
 	const struct format_admin *admin = img->fmt->admin;
@@ -175,6 +192,8 @@ int report_info_json(struct image *img, struct json **out, struct err *err)
 		ret = admin->info(img, &info, err);
 	else
 		info.has_dirty = true;
+	if (!ret && !info.cluster_size)
+		info.cluster_size = cluster_size_below(img);
 	if (!ret)
 		*out = image_json(img, &info);
 	image_info_free(&info);

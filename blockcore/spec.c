@@ -8,7 +8,7 @@
  */
 #include "spec.h"
 
-#include "options.h"
+#include "blockcore.h"
 
 #include <stdio.h>
 
@@ -258,6 +258,8 @@ int spec_parse(const char *text, enum spec_how how, const char *format,
 		return parse_image_opts(text, node);
 	if (is_json(text))
 		return parse_json(text + 5, format, node, err);
+	if (format && !spec_is_protocol(format) && !format_find(format))
+		return err_set(err, -EINVAL, "Unknown driver '%s'", format);
 	return parse_name(text, format, node, err);
 }
 

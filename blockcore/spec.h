@@ -20,8 +20,9 @@
 
 enum spec_how { SPEC_NAME, SPEC_IMAGE_OPTS };
 
-/* @format (may be NULL) sets the top driver of a name.  Unknown protocols are
- * errors here; unknown drivers and options are errors of opening. */
+/* @format (may be NULL) sets the top driver of a name.  Unknown protocols, and
+ * @format if it is unknown, are errors here; unknown drivers inside of @text
+ * and unknown options are errors of opening. */
 int spec_parse(const char *text, enum spec_how how, const char *format,
 	       struct json **node, struct err *err);
 /* The same for a name found in an image at @base (a file name as given, may be

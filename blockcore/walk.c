@@ -47,9 +47,29 @@ static void look_below(struct image *img, const struct extent *ext,
 		run->data = false;
 }
 
+/* A raw window on an image of another format says what that image says. */
+static bool look_through(struct image *img, const struct extent *ext,
+			 unsigned flags, struct run *run)
+{
+	struct image *in = is_identity(img) ? image_of_file(ext->file) : NULL;
+	struct run r;
+
+	if (!in || ext->host >= image_size(in) ||
+	    walk_step(&in->live, ext->host,
+		      min_u64(run->len, image_size(in) - ext->host), 0, flags,
+		      &r))
+		return false;
+	r.off = run->off;
+	r.depth = run->depth;
+	*run = r;
+	return true;
+}
+
 static void fill_run(struct image *img, const struct extent *ext,
 		     unsigned flags, struct run *run)
 {
+	if (ext->kind == EXT_DATA && look_through(img, ext, flags, run))
+		return;
 	run->present = true;
 	run->zero = ext->kind == EXT_ZERO;
 	run->data = ext->kind != EXT_ZERO;

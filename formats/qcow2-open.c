@@ -593,4 +593,5 @@ const struct format qcow2_format = {
 	.unmap = qcow2_unmap,
 	.release_probe = qcow2_release_probe,
 	.release = qcow2_release,
+	.admin = &qcow2_admin,
 };

@@ -10,6 +10,10 @@
  *   qcow2-alloc.c   reference counts, free clusters
  *   qcow2-write.c   reserve, commit, abort, unmap
  *   qcow2-packed.c  where compressed streams go
+ *   qcow2-create.c  new images; qcow2-layout.c where their clusters go
+ *   qcow2-snapshot.c, qcow2-bitmap.c  the tables of snapshots and bitmaps
+ *   qcow2-info.c    what info tells
+ *   qcow2-check.c   what check finds
  */
 #ifndef FORMATS_QCOW2_H
 #define FORMATS_QCOW2_H
@@ -125,6 +129,7 @@ enum {
 #define QCOW2_MAX_SNAPSHOTS 65536
 #define QCOW2_MAX_BITMAPS 65535
 #define QCOW2_MAX_HOST (UINT64_C(1) << 56)
+#define QCOW2_MAX_BACKING_NAME 1023
 
 /* A header extension as found, in the order of the file. */
 struct qcow2_ext {
@@ -378,9 +383,58 @@ void qcow2_abort(struct image *img, const struct reserve *res);
 int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
 		enum unmap_how how, uint64_t *done);
 
+/* ---- qcow2-snapshot.c ---------------------------------------------------- */
+
+struct qcow2_snapshot {
+	struct snapshot_info info;
+	uint64_t l1_offset;     /* not checked */
+	uint32_t l1_size;       /* entries; not checked */
+	uint32_t extra_size;
+	uint64_t disk_size;     /* guest bytes */
+};
+
+struct qcow2_snapshots {
+	struct qcow2_snapshot *items;
+	size_t n;
+	uint64_t bytes;         /* of the table in the file */
+};
+
+/* Are number and place of the table what they may be? */
+int qcow2_snapshots_placed(const struct qcow2 *q, struct err *err);
+int qcow2_snapshots_read(struct image *img, struct qcow2_snapshots *list,
+			 struct err *err);
+void qcow2_snapshots_free(struct qcow2_snapshots *list);
+
+/* ---- qcow2-bitmap.c ------------------------------------------------------ */
+
+#define QBITMAP_IN_USE  (UINT32_C(1) << 0)
+#define QBITMAP_AUTO    (UINT32_C(1) << 1)
+#define QBITMAP_KNOWN   UINT32_C(0x7)
+#define QBITMAP_HOST    UINT64_C(0x00fffffffffffe00)
+
+struct qcow2_bitmap {
+	char *name;
+	uint64_t table_offset;
+	uint32_t table_size;    /* entries */
+	uint32_t flags;
+	unsigned granularity_bits;
+};
+
+struct qcow2_bitmaps {
+	struct qcow2_bitmap *items;
+	size_t n;
+};
+
+/* Checks what the directory says; empty without a valid extension. */
+int qcow2_bitmaps_read(struct image *img, struct qcow2_bitmaps *list,
+		       struct err *err);
+void qcow2_bitmaps_free(struct qcow2_bitmaps *list);
+
 /* ---- qcow2-create.c, -check.c, -info.c ----------------------------------- */
 
 extern const struct format_admin qcow2_admin;
 extern const struct format qcow2_format;
+int qcow2_info(struct image *img, struct image_info *info, struct err *err);
+int qcow2_check(struct image *img, struct check_result *res);
 
 #endif

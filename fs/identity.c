@@ -51,6 +51,7 @@ void identity_of(struct node *n, struct imgfs_identity *id)
 {
 	memset(id, 0, sizeof(*id));
 	id->version = 1;
+	id->pid = (uint32_t)getpid();
 	id->kind = n->kind;
 	id->layer = n->layer;
 	id->number = n->number;

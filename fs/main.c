@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/vfs.h>
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -18,11 +19,13 @@
 
 /* ---- the mount point ----------------------------------------------------- */
 
+/* statfs, because the kernel may remember a dead folder's attributes. */
 static int mountpoint_stat(const char *path, struct err *err)
 {
+	struct statfs fs;
 	struct stat st;
 
-	if (!stat(path, &st)) {
+	if (!stat(path, &st) && !statfs(path, &fs)) {
 		if (S_ISDIR(st.st_mode))
 			return 0;
 		return err_set(err, -ENOTDIR, "The mount point '%s' is not a"
@@ -240,6 +243,8 @@ static void print_version(void)
 {
 	puts("imgfs version " PACKAGE_VERSION);
 	printf("libfuse version %s\n", fuse_pkgversion());
+	/* Starts a program that prints, too. */
+	fflush(stdout);
 	fuse_lowlevel_version();
 }
 

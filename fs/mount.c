@@ -65,6 +65,20 @@ static struct mimage *source_image(struct mount *mnt, const char *source,
 	return m;
 }
 
+/* A name, json:{...}, or an option list: driver=qcow2,file.filename=a.img */
+static int source_parse(struct mount *mnt, const char *source,
+			struct json **node, struct err *err)
+{
+	const char *format = mnt->opt->format;
+
+	if (strncmp(source, "driver=", 7))
+		return spec_parse(source, SPEC_NAME, format, node, err);
+	if (format)
+		return err_set(err, -EINVAL, "'format' and 'driver=' exclude"
+			       " each other");
+	return spec_parse(source, SPEC_IMAGE_OPTS, NULL, node, err);
+}
+
 static int add_image(struct mount *mnt, const char *source, struct err *err)
 {
 	struct json *node;
@@ -72,7 +86,7 @@ static int add_image(struct mount *mnt, const char *source, struct err *err)
 	struct stat st;
 	int ret;
 
-	ret = spec_parse(source, SPEC_NAME, mnt->opt->format, &node, err);
+	ret = source_parse(mnt, source, &node, err);
 	if (ret)
 		return ret;
 	path = node_file(node);

@@ -25,6 +25,7 @@ struct unmount {
 	int argc;
 	dev_t dev;              /* of the mount */
 	int pidfd;              /* of its daemon, or -1 */
+	bool copies;            /* mounted in other places too */
 };
 
 static int usage(void)
@@ -64,6 +65,55 @@ static bool arguments_parse(struct unmount *u, int argc, char **argv)
 	return true;
 }
 
+/* ---- is it mounted elsewhere too? ------------------------------------------- */
+
+/* How many mounts of @dev does that file of /proc list? */
+static unsigned mountinfo_count(const char *path, dev_t dev)
+{
+	FILE *f = fopen(path, "re");
+	unsigned maj, min, n = 0;
+	char *line = NULL;
+	size_t cap = 0;
+
+	if (!f)
+		return 0;
+	while (getline(&line, &cap, f) > 0)
+		n += sscanf(line, "%*d %*d %u:%u", &maj, &min) == 2 &&
+			makedev(maj, min) == dev;
+	free(line);
+	fclose(f);
+	return n;
+}
+
+/* The name space of a process in which we see no more than in our own? */
+static bool same_namespace(const char *mountinfo)
+{
+	int n = (int)(strrchr(mountinfo, '/') - mountinfo);
+	struct stat theirs, ours;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%.*s/ns/mnt", n, mountinfo);
+	return stat(path, &theirs) || stat("/proc/self/ns/mnt", &ours) ||
+	       theirs.st_ino == ours.st_ino;
+}
+
+/* More than @here mounts in our own name space, or one in another? */
+static bool mounted_elsewhere(dev_t dev, unsigned here)
+{
+	bool found = mountinfo_count("/proc/self/mountinfo", dev) > here;
+	glob_t g;
+
+	if (found || glob("/proc/[0-9]*/mountinfo", GLOB_NOSORT, NULL, &g))
+		return found;
+	for (size_t i = 0; i < g.gl_pathc && !found; i++)
+		found = !same_namespace(g.gl_pathv[i]) &&
+			mountinfo_count(g.gl_pathv[i], dev);
+	globfree(&g);
+	return found;
+}
+
+/* ---- the work ------------------------------------------------------------ */
+
 /* A dead mount answers nothing: then there is nobody to wait for. */
 static void daemon_find(struct unmount *u)
 {
@@ -75,6 +125,7 @@ static void daemon_find(struct unmount *u)
 		return;
 	u->dev = st.st_dev;
 	u->pidfd = pidfd_open((pid_t)id.pid, 0);
+	u->copies = mounted_elsewhere(st.st_dev, 1);
 }
 
 /* Runs umount(8) proper; its exit code. */
@@ -98,49 +149,21 @@ static int umount_run(struct unmount *u)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-/* ---- is it mounted elsewhere too? ------------------------------------------- */
-
-static bool mountinfo_has(const char *path, dev_t dev)
-{
-	FILE *f = fopen(path, "re");
-	unsigned maj, min;
-	char *line = NULL;
-	bool found = false;
-	size_t cap = 0;
-
-	if (!f)
-		return false;
-	while (!found && getline(&line, &cap, f) > 0)
-		found = sscanf(line, "%*d %*d %u:%u", &maj, &min) == 2 &&
-			makedev(maj, min) == dev;
-	free(line);
-	fclose(f);
-	return found;
-}
-
-/* In any name space that we may look into. */
-static bool mounted_elsewhere(dev_t dev)
-{
-	bool found = false;
-	glob_t g;
-
-	if (glob("/proc/[0-9]*/mountinfo", GLOB_NOSORT, NULL, &g))
-		return false;
-	for (size_t i = 0; i < g.gl_pathc && !found; i++)
-		found = mountinfo_has(g.gl_pathv[i], dev);
-	globfree(&g);
-	return found;
-}
-
+/*
+ * Once it is unmounted another file system may get the number @dev: who was
+ * mounted in one place only is waited for without looking again.
+ */
 static void daemon_wait(const struct unmount *u)
 {
 	struct pollfd p = { .fd = u->pidfd, .events = POLLIN };
 
-	if (mountinfo_has("/proc/self/mountinfo", u->dev))
+	if (!u->copies) {
+		while (poll(&p, 1, -1) < 0 && errno == EINTR)
+			;
 		return;
-	/* The usual case is a few milliseconds; looking is not free. */
-	while (poll(&p, 1, 1000) == 0)
-		if (mounted_elsewhere(u->dev))
+	}
+	while (poll(&p, 1, 100) <= 0)
+		if (mounted_elsewhere(u->dev, 0))
 			return;
 }
 

@@ -31,8 +31,6 @@ umask 022
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/imgfs-test.XXXXXX")
 tmp=$(cd "$tmp" && pwd -P)
 chmod 755 "$tmp"
-IMGFS_TEST=$tmp	# tells our daemons from those of other tests
-export IMGFS_TEST
 started=	# process ids to end at exit
 loops=		# loop devices to detach at exit
 fuse_mode=	# of /dev/fuse before as_user changed it
@@ -190,22 +188,28 @@ mount_img() {
 	"$IMGFS" "$@" || fail "cannot mount: imgfs $*"
 }
 
-# All daemons that this test has started.
-daemons_here() {
-	for d in /proc/[0-9]*; do
-		[ "$(cat "$d/comm" 2>/dev/null)" = imgfs ] || continue
-		! tr '\0' '\n' 2>/dev/null < "$d/environ" |
-			grep -qxF "IMGFS_TEST=$tmp" || echo "${d#/proc/}"
+# The process that serves the mount point $1.
+daemon_of() {
+	case $1 in
+	/*) served=$1 ;;
+	*) served=$PWD/$1 ;;
+	esac
+	for d in $(daemons_here); do
+		last=$(tr '\0' '\n' 2>/dev/null < "/proc/$d/cmdline" | tail -n 1)
+		case $last in
+		"$served" | "${served#"$PWD"/}" | "${served#"$tmp"/}") echo "$d" ;;
+		esac
 	done
 }
 
-# The process that serves the mount point $1 (as it was given to imgfs).
-daemon_of() {
-	for p in $(daemons_here); do
-		last=$(tr '\0' '\n' 2>/dev/null < "/proc/$p/cmdline" |
-			tail -n 1)
-		case $last in
-		"$1" | "${1#"$tmp"/}" | "$tmp/$1") echo "$p" ;;
+# Daemons whose working folder or arguments lie in $tmp.
+daemons_here() {
+	for d in $(grep -lsx imgfs /proc/[0-9]*/comm); do
+		d=${d%/comm}
+		alive "${d#/proc/}" || continue
+		case $(readlink "$d/cwd")/$(tr '\0' ' ' 2>/dev/null \
+			< "$d/cmdline") in
+		*"$tmp/"*) echo "${d#/proc/}" ;;
 		esac
 	done
 }

@@ -21,6 +21,12 @@ tests_unit_test_cmdline_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-codec
 UNIT_TESTS += tests/unit/test-convert
 UNIT_TESTS += tests/unit/test-file
+UNIT_TESTS += tests/unit/test-file-image
+UNIT_TESTS += tests/unit/test-process
+UNIT_TESTS += tests/unit/test-posix
+UNIT_TESTS += tests/unit/test-policy
+UNIT_TESTS += tests/unit/test-lock
+UNIT_TESTS += tests/unit/test-image
 UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-spec
@@ -38,17 +44,39 @@ tests_libtest_a_SOURCES += tests/lib/trap.c
 tests_libtest_a_SOURCES += tests/lib/power.c
 tests_libtest_a_SOURCES += tests/lib/testfmt.h
 tests_libtest_a_SOURCES += tests/lib/testfmt.c
+tests_libtest_a_SOURCES += tests/lib/hammer.c
 
 # ---- scripts ----
+SCRIPT_TESTS += tests/compare.sh
+SCRIPT_TESTS += tests/convert-backing.sh
+SCRIPT_TESTS += tests/convert-concat.sh
+SCRIPT_TESTS += tests/convert-device.sh
+SCRIPT_TESTS += tests/convert-enospc.sh
+SCRIPT_TESTS += tests/convert-interrupt.sh
+SCRIPT_TESTS += tests/convert-layout.sh
+SCRIPT_TESTS += tests/convert-memory.sh
+SCRIPT_TESTS += tests/convert-progress.sh
+SCRIPT_TESTS += tests/convert-sparse.sh
 SCRIPT_TESTS += tests/dist.sh
+SCRIPT_TESTS += tests/image-names.sh
+SCRIPT_TESTS += tests/imgctl-create.sh
 SCRIPT_TESTS += tests/imgctl-map-stream.py
 SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/man.sh
+SCRIPT_TESTS += tests/qcow2-hostile.py
 SCRIPT_TESTS += tests/qcow2-layout.sh
 SCRIPT_TESTS += tests/qcow2-random.py
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
 
 SCRIPT_TESTS += tests/judge.sh
+SCRIPT_TESTS += tests/qcow2-create.py
+
+SCRIPT_TESTS += tests/mount-life-dead.sh
+SCRIPT_TESTS += tests/mount-life-signals.sh
+SCRIPT_TESTS += tests/mount-life-start.sh
+SCRIPT_TESTS += tests/mount-life-umount.sh
+SCRIPT_TESTS += tests/mount-life-user.sh
+SCRIPT_TESTS += tests/mount-partitions.sh
 
 SCRIPT_TESTS += tests/mount-copy.sh
 SCRIPT_TESTS += tests/mount-copy-range.py
@@ -69,18 +97,11 @@ TEST_FILES += tests/diff-qemu-img/fixtures
 TEST_FILES += tests/diff-qemu-img/lines
 # waiting for the engine:
 TEST_FILES += tests/diff-qemu-img/run.py
-TEST_FILES += tests/imgctl-create.sh
 TEST_FILES += tests/imgctl-info.sh
 TEST_FILES += tests/fuzz/mutate
 TEST_FILES += tests/locks.py
 TEST_FILES += tests/mutate.sh
 TEST_FILES += tests/mount-helpers.sh
-TEST_FILES += tests/mount-life-dead.sh
-TEST_FILES += tests/mount-life-signals.sh
-TEST_FILES += tests/mount-life-start.sh
-TEST_FILES += tests/mount-life-umount.sh
-TEST_FILES += tests/mount-life-user.sh
-TEST_FILES += tests/mount-partitions.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
 
@@ -108,6 +129,10 @@ AM_TESTS_ENVIRONMENT = \
 	top_srcdir='$(abs_top_srcdir)'; export top_srcdir; \
 	top_builddir='$(abs_top_builddir)'; export top_builddir;
 
+check_PROGRAMS += tests/soak
+tests_soak_SOURCES = tests/soak.c
+SCRIPT_TESTS += tests/memory.sh
+
 # ---- the judge ----
 check_PROGRAMS += tests/judge/judge
 tests_judge_judge_SOURCES = tests/judge/judge.c tests/judge/judge.h \
@@ -124,7 +149,7 @@ OTHER_BUILD = \
 	}
 
 # Tests that bound memory or compare times say nothing about a sanitized build.
-NOT_SANITIZED =
+NOT_SANITIZED = tests/memory.sh
 SANITIZED_TESTS = $(filter-out $(NOT_SANITIZED),$(TESTS))
 SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:log_path=$(abs_top_builddir)/sanitizer \
@@ -139,7 +164,12 @@ check-judge: all tests/judge/judge$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		CRASHES=44 $(srcdir)/tests/judge.sh
 
-.PHONY: check-judge
+# Ten images of a tebibyte for a minute.
+check-soak: all tests/soak$(EXEEXT)
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		SOAK_SECONDS=60 SOAK_IMAGES=10 $(srcdir)/tests/memory.sh
+
+.PHONY: check-judge check-soak
 .PHONY: check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*

@@ -127,6 +127,8 @@ def make_images():
                   "mid.qcow2"],
                  ["create", "-f", "qcow2", "-b", "mid.qcow2", "-F", "qcow2",
                   "top.qcow2"],
+                 ["create", "-f", "qcow2", "-b", "base.raw", "-F", "raw",
+                  "same.qcow2"],
                  ["create", "-f", "qcow2", "alone.qcow2", "1M"]):
         done = run(IMGCTL, *args)
         assert done.returncode == 0, done.stderr
@@ -135,16 +137,17 @@ def make_images():
 # ---- imgctl --------------------------------------------------------------------
 
 def check_readers():
-    """Every reading command, with its chain: what each file has."""
+    """Every reading command, with its chain: what each file has.  A raw file
+    is kept from writers by convert only."""
     for command in (["check"], ["map"], ["map", "--output=json"],
-                    ["compare", "alone.qcow2"]):
+                    ["compare", "same.qcow2"]):
         name = command[0]
         with Paused("command", *command, "top.qcow2"):
             expect_held("top.qcow2", READ, name)
             expect_held("mid.qcow2", READ, name)
             expect_held("base.raw", SHARED, name)
             if name == "compare":
-                expect_held("alone.qcow2", READ, name)
+                expect_held("same.qcow2", READ, name)
         with Paused("command", command[0], "-U", *command[1:], "top.qcow2"):
             expect_held("top.qcow2", SHARED, name + " -U")
             expect_held("mid.qcow2", SHARED, name + " -U")
@@ -169,11 +172,11 @@ def check_convert():
                 "top.qcow2", "new.qcow2"):
         expect_held("top.qcow2", READ, "convert's source")
         expect_held("mid.qcow2", READ, "convert's source")
-        expect_held("base.raw", SHARED, "convert's source")
+        expect_held("base.raw", READ, "convert's source, raw")
         expect_held("new.qcow2", WRITE, "convert's target")
     with Paused("command", "convert", "-f", "raw", "-O", "raw", "alone.raw",
                 "new.raw"):
-        expect_held("alone.raw", SHARED, "convert's raw source")
+        expect_held("alone.raw", READ, "convert's raw source")
         expect_held("new.raw", RAW_WRITE, "convert's raw target")
     with Paused("command", "convert", "-n", "-U", "-f", "qcow2", "-O",
                 "qcow2", "top.qcow2", "new.qcow2"):

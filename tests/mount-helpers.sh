@@ -9,7 +9,8 @@ requires unshare mount umount findmnt
 
 # mount(8) looks in /sbin only: show it ours there, in a private name space.
 if [ -z "${IN_NAMESPACE:-}" ]; then
-	IN_NAMESPACE=1 unshare -m --propagation private "$0" || exit $?
+	IN_NAMESPACE=1 unshare -m --propagation private \
+		"$top_srcdir/tests/mount-helpers.sh" || exit $?
 	exit 0
 fi
 
@@ -20,6 +21,8 @@ for f in own/*; do
 	ln -s "$tmp/$f" "sbin/${f#own/}"
 done
 ln -sf "$top_builddir/mount.imgfs" "$top_builddir/umount.fuse.imgfs" sbin/
+# mount.fuse finds imgfs in its PATH, which mount(8) does not hand over.
+ln -sf "$top_builddir/imgfs" sbin/
 mount --bind sbin "$sbin"
 
 imgctl create -q -f qcow2 a.qcow2 8M

@@ -40,11 +40,19 @@ struct compare_cmd {
 	bool strict, show, quiet;
 };
 
+static void warn_size(const struct compare_cmd *c,
+		      const struct compare_result *res)
+{
+	if (res->size_differs && res->verdict != COMPARE_SIZE && !c->quiet)
+		puts("Warning: Image size mismatch!");
+}
+
 static int read_failed(const struct compare_cmd *c,
 		       const struct compare_result *res, int error)
 {
 	const char *name = c->names[res->bad == 2];
 
+	warn_size(c, res);
 	if (res->verdict == COMPARE_STATUS) {
 		say_error("Error while getting the block status of offset %"
 			  PRIu64 " of %s: %s", res->off, name,
@@ -62,8 +70,7 @@ static int tell(const struct compare_cmd *c, const struct compare_result *res)
 
 	if (c->quiet)
 		return same ? EXIT_SAME : EXIT_DIFFER;
-	if (res->size_differs && res->verdict != COMPARE_SIZE)
-		puts("Warning: Image size mismatch!");
+	warn_size(c, res);
 	switch (res->verdict) {
 	case COMPARE_SAME:
 		puts("Images are identical.");

@@ -10,8 +10,9 @@ shell pattern of the command line, or of one difference as it is printed (behind
 
     run.py [-v] [REGEX]     only lines that match; -v shows the allowed ones
 
-A line is split as a shell would; "[U]" in front runs it as an ordinary user.
-After each line both folders are as before.
+A line is split as a shell would; "[U]" in front runs it as an ordinary user,
+"[=]" demands the same bytes of each file, not only the same guest content; all
+that create makes has to be so.  After each line both folders are as before.
 """
 import fnmatch
 import hashlib
@@ -31,6 +32,7 @@ QEMU = "/usr/bin/qemu-img"
 MAX_ALLOWED = 20
 TIMEOUT = 60
 HUGE = 1 << 30         # no such image is read whole
+EXACT = 1 << 27        # no larger files are compared byte by byte
 NOBODY = 65534
 
 
@@ -159,12 +161,12 @@ def data_runs(folder, name, fmt):
 
 
 def same_bytes(a, b):
-    if os.path.getsize(a) > 1 << 26:
+    if os.path.getsize(a) > EXACT:
         return False
     return not subprocess.run(["cmp", "-s", a, b]).returncode
 
 
-def files_differ(a, b, ca, cb):
+def files_differ(a, b, ca, cb, exact):
     """Differences between what two command lines left behind."""
     out = []
     for name in sorted(set(ca) | set(cb)):
@@ -180,6 +182,8 @@ def files_differ(a, b, ca, cb):
             pa, pb = os.path.join(a.dir, name), os.path.join(b.dir, name)
             if same_bytes(pa, pb):
                 continue
+            if exact and os.path.getsize(pa) <= EXACT:
+                out.append("bytes of " + name)
             ga, gb = guest(a.dir, name), guest(b.dir, name)
             if ga != gb:
                 out.append("content of %s: %s | %s" % (name, ga, gb))
@@ -204,8 +208,9 @@ def text_differs(what, a, b):
 
 
 def run_line(top, a, b, line):
-    user = line.startswith("[U] ")
-    args = shlex.split(line[4:] if user else line)
+    user, exact = line.startswith("[U] "), line.startswith("[=] ")
+    args = shlex.split(line[4:] if user or exact else line)
+    exact = exact or args[:1] == ["create"]
     pa, pb = a.start(args, user), b.start(args, user)
     results = []
     for p in (pa, pb):
@@ -220,7 +225,8 @@ def run_line(top, a, b, line):
     diff = [] if ra == rb else ["exit code: %d | %d" % (ra, rb)]
     diff += text_differs("stderr", ea, eb) + text_differs("stdout", oa, ob)
     ca, cb = a.changed(), b.changed()
-    diff += failed(files_differ(a, b, ca, cb), ra, rb)
+    diff += failed(files_differ(a, b, ca, cb, exact), ra,
+                   rb)
     a.restore(top, ca)
     b.restore(top, cb)
     return diff

@@ -118,4 +118,15 @@ int power_save(struct file *f, const char *path);
 /* Sectors that a failure could take now. */
 uint64_t power_at_risk(struct file *f);
 
+/* ---- random requests -----------------------------------------------------
+ * Reads, writes and zeroes of any alignment, in ragged pieces, below half of
+ * HAMMER_ROOM, at the empty file @f (or one of zeroes, of at least half of
+ * HAMMER_ROOM, that does not grow): every read and every length is compared
+ * with an array (a cmocka failure).  One thread at a time.
+ */
+#define HAMMER_ROOM (1 << 20)
+void hammer(struct file *f, unsigned rounds);
+/* What the file should hold after the last hammer(); zeroes behind its end. */
+const unsigned char *hammer_bytes(void);
+
 #endif

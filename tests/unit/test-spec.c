@@ -43,7 +43,6 @@ static void test_parse_names(void **state)
 	static const struct { const char *text, *format, *want; } cases[] = {
 		{ "a", NULL, "{" FILE_A "}" },
 		{ "a", "raw", "{\"driver\": \"raw\", " FILE_A "}" },
-		{ "a", "", "{\"driver\": \"\", " FILE_A "}" },
 		{ "a", "file", "{\"driver\": \"file\", \"filename\": \"a\"}" },
 		{ "file:a", "file",
 		  "{\"driver\": \"file\", \"filename\": \"a\"}" },

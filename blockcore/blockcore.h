@@ -266,7 +266,6 @@ enum image_flag {
 	IMAGE_NO_LOCK    = 1 << 7,
 	IMAGE_DISCARD    = 1 << 8,      /* give freed host space back (punch) */
 	IMAGE_RESIZE     = 1 << 9,      /* hold 103 on raw too (growable) */
-	IMAGE_TARGET     = 1 << 10,     /* convert target: no probing guard */
 	IMAGE_STILL      = 1 << 11,     /* convert source: nobody may change it,
 					 * raw or not, nor what is below it */
 };

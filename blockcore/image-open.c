@@ -195,8 +195,7 @@ static int choose_format(struct image *img, struct err *err)
 		return ret;
 	img->probed = true;
 	json_set_take(img->node, "driver", json_string(img->fmt->name));
-	if (img->want_write && img->fmt->probed_guard &&
-	    !(img->flags & IMAGE_TARGET))
+	if (img->want_write && img->fmt->probed_guard)
 		warn_guard(img);
 	return 0;
 }

@@ -33,7 +33,7 @@ int probe_guard(struct image *img, const void *buf, size_t len, uint64_t off)
 	int ret;
 
 	if (!img->probed || !img->fmt->probed_guard || off >= sizeof(head) ||
-	    !len || img->flags & IMAGE_TARGET)
+	    !len)
 		return 0;
 	ret = file_read(img->file, head, sizeof(head), 0);
 	if (!ret)

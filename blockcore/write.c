@@ -194,8 +194,7 @@ static int write_through(struct image *img)
 
 static int guard(struct image *img, const void *buf, size_t len, uint64_t off)
 {
-	if (!img->probed || !img->fmt->probed_guard || off >= SECTOR_SIZE ||
-	    img->flags & IMAGE_TARGET)
+	if (!img->probed || !img->fmt->probed_guard || off >= SECTOR_SIZE)
 		return 0;
 	return probe_guard(img, buf, len, off);
 }

@@ -156,7 +156,7 @@ bool target_open(struct convert_cmd *c)
 		return false;
 	if (!c->no_create && !strcmp(c->to.format, "file"))
 		c->to.format = "raw";
-	c->to.flags |= IMAGE_RDWR | IMAGE_TARGET | IMAGE_DISCARD;
+	c->to.flags |= IMAGE_RDWR | IMAGE_DISCARD;
 	c->dst = tool_open(c->target, &c->to);
 	return c->dst && target_fits(c);
 }

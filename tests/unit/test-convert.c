@@ -79,7 +79,7 @@ static int setup(void **state)
 	for (uint64_t off = 0; off < SIZE; off += REQUEST)
 		fill(j->src_file, off, REQUEST);
 	j->src = image(j->src_file, 0);
-	j->dst = image(j->dst_file, IMAGE_RDWR | IMAGE_TARGET);
+	j->dst = image(j->dst_file, IMAGE_RDWR);
 	trap_log(j->dst_file, true);
 	j->args = (struct convert_args) {
 		.src = &j->src, .nr_src = 1, .dst = j->dst,

@@ -5,8 +5,8 @@
  * Knows the order: options, checks of the mount point, background, mount, end;
  * and the process's limits.  Refuses to know images and requests: session.c.
  */
-#include "fs.h"
 #include "fsmain.h"
+#include "session.h"
 
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -241,8 +241,12 @@ static void print_help(void)
 
 static void print_version(void)
 {
+	autostrbuf flags = STRBUF_INIT;
+
+	session_capabilities(&flags);
 	puts("imgfs version " PACKAGE_VERSION);
 	printf("libfuse version %s\n", fuse_pkgversion());
+	printf("capabilities asked for:%s\n", flags.text);
 	/* Starts a program that prints, too. */
 	fflush(stdout);
 	fuse_lowlevel_version();

@@ -634,35 +634,52 @@ static void want(struct fuse_conn_info *conn, unsigned flag, bool on)
 #endif
 }
 
-/* F2: every capability explicitly. */
+/* F2: every capability explicitly, and those that a newer libfuse brought where
+ * it is there (F30). */
+static const struct {
+	unsigned flag;
+	bool on;
+	const char *name;
+} capabilities[] = {
+	{ FUSE_CAP_ASYNC_READ, true, "async_read" },
+	{ FUSE_CAP_ASYNC_DIO, true, "async_dio" },
+	{ FUSE_CAP_IOCTL_DIR, true, "ioctl_dir" },
+	{ FUSE_CAP_READDIRPLUS, true, "readdirplus" },
+	{ FUSE_CAP_READDIRPLUS_AUTO, true, "readdirplus_auto" },
+	{ FUSE_CAP_ATOMIC_O_TRUNC, false, NULL },
+	{ FUSE_CAP_AUTO_INVAL_DATA, false, NULL },
+	{ FUSE_CAP_SPLICE_READ, false, NULL },
+	{ FUSE_CAP_SPLICE_WRITE, false, NULL },
+	{ FUSE_CAP_SPLICE_MOVE, false, NULL },
+	{ FUSE_CAP_HANDLE_KILLPRIV, false, NULL },
+	{ FUSE_CAP_FLOCK_LOCKS, false, NULL },
+	{ FUSE_CAP_POSIX_LOCKS, false, NULL },
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+	{ FUSE_CAP_PARALLEL_DIROPS, true, "parallel_dirops" },
+	{ FUSE_CAP_HANDLE_KILLPRIV_V2, true, "handle_killpriv_v2" },
+#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
+	{ FUSE_CAP_DIRECT_IO_ALLOW_MMAP, true, "direct_io_allow_mmap" },
+#endif
+#else
+	{ FUSE_CAP_PARALLEL_DIROPS, false, NULL },
+#endif
+};
+
+void session_capabilities(struct strbuf *out)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++)
+		if (capabilities[i].on)
+			strbuf_printf(out, " %s", capabilities[i].name);
+}
+
 static void op_init(void *data, struct fuse_conn_info *conn)
 {
 	struct mount *mnt = data;
 	const struct fs_options *o = mnt->opt;
 
-	want(conn, FUSE_CAP_ASYNC_READ, true);
-	want(conn, FUSE_CAP_ASYNC_DIO, true);
-	want(conn, FUSE_CAP_IOCTL_DIR, true);
-	want(conn, FUSE_CAP_READDIRPLUS, true);
-	want(conn, FUSE_CAP_READDIRPLUS_AUTO, true);
-	want(conn, FUSE_CAP_ATOMIC_O_TRUNC, false);
-	want(conn, FUSE_CAP_AUTO_INVAL_DATA, false);
-	want(conn, FUSE_CAP_SPLICE_READ, false);
-	want(conn, FUSE_CAP_SPLICE_WRITE, false);
-	want(conn, FUSE_CAP_SPLICE_MOVE, false);
-	want(conn, FUSE_CAP_HANDLE_KILLPRIV, false);
-	want(conn, FUSE_CAP_FLOCK_LOCKS, false);
-	want(conn, FUSE_CAP_POSIX_LOCKS, false);
+	for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++)
+		want(conn, capabilities[i].flag, capabilities[i].on);
 	want(conn, FUSE_CAP_WRITEBACK_CACHE, o->cache == FS_CACHE_WRITEBACK);
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
-	want(conn, FUSE_CAP_PARALLEL_DIROPS, true);
-	want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2, true);
-#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
-	want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP, true);
-#endif
-#else
-	want(conn, FUSE_CAP_PARALLEL_DIROPS, false);
-#endif
 	conn->max_write = o->max_write;         /* F3 */
 	conn->max_read = o->max_write;
 	conn->time_gran = 1;

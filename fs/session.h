@@ -9,6 +9,9 @@ extern const struct fuse_lowlevel_ops session_ops;      /* user data: mount */
 /* Gives back what the kernel had open when it went away. */
 void session_release_all(struct mount *mnt);
 
+/* " name name ...": what the kernel is asked for, where it has it (-V). */
+void session_capabilities(struct strbuf *out);
+
 /* ---- handle.c: requests on open files ---- */
 
 void handle_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,

@@ -245,6 +245,14 @@ static int lookup_file(struct node *dir, const char *name, enum patience p,
 		return ret;
 	there = has_child(f, dir->layer, c);
 	facts_unref(f);
+	/* A table may have been written meanwhile. */
+	if (!there && c->kind == NODE_PARTITIONS) {
+		ret = get_facts_now(dir, p, &f);
+		if (ret)
+			return ret;
+		there = has_child(f, dir->layer, c);
+		facts_unref(f);
+	}
 	if (!there)
 		return -ENOENT;
 	*child = node_get(dir->mnt, dir->m, c->kind, child_layer(dir, c), 0);
@@ -400,8 +408,7 @@ int tree_list(struct node *dir, enum patience p, struct listing *l)
 	ret = mimage_check_path(dir->m);
 	if (ret)
 		return ret;
-	ret = dir->kind == NODE_PARTITIONS ? get_facts_now(dir, p, &f) :
-					     get_facts(dir, p, &f);
+	ret = get_facts_now(dir, p, &f);
 	if (ret)
 		return ret;
 	if (dir->kind == NODE_PARTITIONS)

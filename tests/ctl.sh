@@ -81,9 +81,9 @@ assert put(b'bad') == 'EINVAL'
 for _ in range(2):
     assert os.pread(fd, 4096, 0) == b"Unknown command 'bad'\n"
     assert os.pread(fd, 4, 8) == b'comm'
-assert put(b'commit') == 'EOPNOTSUPP'
+assert put(b'commit') == 'ENOTSUP'
 assert put(b'convert a b') == 'EINVAL'
-assert put(b'flush &') == 'EOPNOTSUPP'
+assert put(b'flush &') == 'ENOTSUP'
 assert put(b'flush\0') == 'EINVAL'
 assert put(b'flush\n' * 682) == 4092
 assert put(b' ' * 4097) == 'E2BIG'

@@ -86,11 +86,11 @@ SCRIPT_TESTS += tests/mount-fio.sh
 SCRIPT_TESTS += tests/mount-holes.py
 SCRIPT_TESTS += tests/mount-host-full.sh
 SCRIPT_TESTS += tests/mount-trunc.sh
+SCRIPT_TESTS += tests/mount-loop.sh
+SCRIPT_TESTS += tests/ctl.sh
 
 # ---- data ----
 TEST_FILES += tests/testlib.py
-TEST_FILES += tests/mount-loop.sh
-TEST_FILES += tests/ctl.sh
 TEST_FILES += tests/views.sh
 TEST_FILES += tests/diff-qemu-img/allowed
 TEST_FILES += tests/diff-qemu-img/fixtures

@@ -69,8 +69,8 @@ for dio in off on; do
 		$([ $dio = on ] && echo 1 || echo 0) "direct I/O"
 	dd if=big of="$loop" bs=1M seek=600 conv=fsync status=none
 	dd if="$loop" bs=1M skip=600 count=15 status=none | cmp -n 15000000 - big
-	blkdiscard -o $((600 << 20)) -l $((8 << 20)) "$loop"
-	blkdiscard -z -o $((608 << 20)) -l $((4 << 20)) "$loop"
+	blkdiscard -f -o $((600 << 20)) -l $((8 << 20)) "$loop"
+	blkdiscard -f -z -o $((608 << 20)) -l $((4 << 20)) "$loop"
 	dd if="$loop" bs=1M skip=600 count=12 iflag=direct status=none |
 		cmp -n $((12 << 20)) - /dev/zero
 	loop_detach "$loop"

@@ -33,8 +33,8 @@ for pair in a.qcow2 b.raw; do
 	mount_img "$tmp/$pair" m
 	same_as_imgctl $pair m
 	assert_eq "$(stat -c %s m/map)" 0 "size of what is not made yet"
-	for reader in cat 'tail -n 100' 'grep ""' 'dd status=none if=/dev/stdin'; do
-		$reader < m/info > got
+	for reader in cat 'tail -n 100' 'grep ""' 'dd status=none'; do
+		eval "$reader" < m/info > got
 		imgctl info "$tmp/$pair" > want
 		assert_same want got
 	done

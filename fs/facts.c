@@ -144,6 +144,7 @@ static struct facts *read_closed(struct mimage *m)
 	pause_point("facts");
 	mimage_args(m, IMAGE_SHARE | IMAGE_NO_LOCK, &args);
 	if (mimage_open_with(m, &args, &img, &err)) {
+		err_prefix(&err, "Could not open '%s': ", m->title);
 		trouble(f, &err);
 		header_read(m, f);
 		return f;

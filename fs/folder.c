@@ -295,21 +295,33 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* All names but those of folders; sorted.  NULL: the folder cannot be read. */
-static char **read_names(const struct folder *f, size_t *n)
+static DIR *open_dir(struct mount *mnt, const struct folder *f)
 {
-	int fd = openat(f->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	DIR *dir;
+	int fd;
+
+	do {
+		fd = openat(f->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	} while (fd < 0 && (errno == EMFILE || errno == ENFILE) &&
+		 life_make_room(mnt));
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir && fd >= 0)
+		close(fd);
+	return dir;
+}
+
+/* All names but those of folders; sorted.  False: the folder cannot be read. */
+static bool read_names(struct mount *mnt, const struct folder *f,
+		       char ***list, size_t *n)
+{
+	DIR *dir = open_dir(mnt, f);
 	char **names = NULL, **grown;
 	size_t room = 0;
 	struct dirent *d;
 
 	*n = 0;
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
-		return NULL;
-	}
+	if (!dir)
+		return false;
 	while ((d = readdir(dir))) {
 		if (d->d_type != DT_REG && d->d_type != DT_LNK &&
 		    d->d_type != DT_UNKNOWN)
@@ -327,17 +339,21 @@ static char **read_names(const struct folder *f, size_t *n)
 	closedir(dir);
 	if (*n)
 		qsort(names, *n, sizeof(*names), compare_names);
-	return names;
+	*list = names;
+	return true;
 }
 
-/* Both lists are sorted: the entries that stay, go and come. */
+/* Both lists are sorted: the entries that stay, go and come.  A folder that
+ * cannot be read now is left as it was. */
 static void folder_scan(struct mount *mnt, struct folder *f)
 {
 	size_t nr_names, at = 0, nr = 0;
-	char **names = read_names(f, &nr_names);
-	struct entry **now = calloc(nr_names + 1, sizeof(struct entry *));
-	struct entry *e;
+	struct entry **now, *e;
+	char **names;
 
+	if (!read_names(mnt, f, &names, &nr_names))
+		return;
+	now = calloc(nr_names + 1, sizeof(struct entry *));
 	BUG_ON(!now);
 	for (size_t i = 0; i < nr_names; i++) {
 		while (at < f->nr && strcmp(f->entries[at]->file, names[i]) < 0)

@@ -104,6 +104,7 @@ struct mimage {
 	struct mimage *name_next;       /* folder.c; mnt->scan */
 	unsigned refs;                  /* listed, nodes, open; mnt->lock */
 	char *name;                     /* directory's name; "" at the root */
+	const char *title;              /* what messages call it */
 	char *path;                     /* of the image file, or NULL */
 	struct json *node;              /* its specification */
 	uint64_t id_base;               /* of its nodes' numbers */

@@ -29,6 +29,7 @@ struct mimage *mimage_new(struct mount *mnt, const char *name,
 	m->refs = 1;
 	m->name = strdup(name);
 	m->path = path ? strdup(path) : NULL;
+	m->title = m->name;
 	BUG_ON(!m->name || (path && !m->path));
 	m->node = node;
 	m->id_base = node_new_base(mnt->nodes);
@@ -310,8 +311,10 @@ static int open_image(struct mimage *m, struct err *err)
 	mimage_args(m, held_flags(m->mnt->opt), &args);
 	pause_point("mimage-open");
 	ret = mimage_open_with(m, &args, &img, err);
-	if (ret)
+	if (ret) {
+		err_prefix(err, "Could not open '%s': ", m->title);
 		return ret;
+	}
 	ret = opened_right_file(m, img);
 	if (ret) {
 		image_close(img);
@@ -368,12 +371,12 @@ static int may_write(struct mimage *m, struct err *err)
 
 	if (m->mnt->opt->share)
 		return err_set(err, -EROFS, "'%s' is shared with its writers:"
-			       " read-only", m->name);
+			       " read-only", m->title);
 	o = overlay_of(m);
 	if (!o)
 		return 0;
-	err_set(err, -EBUSY, "'%s' is the base of '%s', which is open", m->name,
-		o->name);
+	err_set(err, -EBUSY, "'%s' is the base of '%s', which is open",
+		m->title, o->title);
 	mimage_unref(o);
 	return -EBUSY;
 }

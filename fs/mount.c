@@ -60,6 +60,8 @@ static struct mimage *source_image(struct mount *mnt, const char *source,
 	struct stat st;
 
 	m->fixed = true;
+	if (mnt->single)
+		m->title = mnt->opt->sources[0];
 	if (path && !stat(path, &st))
 		file_id_of(&st, &m->id);
 	return m;
@@ -143,12 +145,9 @@ static int open_single(struct mount *mnt, struct err *err)
 	if (!m || mnt->opt->idle_given)
 		return 0;
 	ret = mimage_get(m, MIMAGE_READ, err);
-	if (ret) {
-		err_prefix(err, "Could not open '%s': ", mnt->opt->sources[0]);
-		return ret;
-	}
-	mimage_put(m, MIMAGE_READ);
-	return 0;
+	if (!ret)
+		mimage_put(m, MIMAGE_READ);
+	return ret;
 }
 
 struct mount *mount_new(const struct fs_options *opt, struct err *err)

@@ -402,12 +402,24 @@ static int relist(struct call *c, struct dir_handle *d)
 	return 0;
 }
 
-/* Read from the start it is looked at anew: rewinddir(3). */
+/* Read from the start it is looked at anew: rewinddir(3).  The bytes, or an
+ * errno. */
+static ssize_t read_entries(struct call *c, struct dir_handle *d, char *buf)
+{
+	int ret = 0;
+
+	with_lock(&d->lock);
+	if (!c->off || !d->listed)
+		ret = relist(c, d);
+	return ret ? ret : (ssize_t)fill_entries(c, d, buf);
+}
+
+/* No lock is held at the reply: the handle may be gone after it. */
 static int do_readdir(struct call *c, enum patience p)
 {
 	struct dir_handle *d;
 	autofree char *buf = NULL;
-	int ret = 0;
+	ssize_t n;
 
 	if (p == AT_ONCE)
 		return -EAGAIN;
@@ -416,12 +428,10 @@ static int do_readdir(struct call *c, enum patience p)
 	buf = malloc(c->size);
 	if (!buf)
 		return -ENOMEM;
-	with_lock(&d->lock);
-	if (!c->off || !d->listed)
-		ret = relist(c, d);
-	if (ret)
-		return ret;
-	reply_buf(c->req, buf, fill_entries(c, d, buf));
+	n = read_entries(c, d, buf);
+	if (n < 0)
+		return (int)n;
+	reply_buf(c->req, buf, (size_t)n);
 	return 1;
 }
 

@@ -21,9 +21,9 @@ static bool keep_sentence(char **slot, const char *text)
 
 void mimage_trouble(struct mimage *m, const char *sentence)
 {
-	if (keep_sentence(&m->trouble, sentence))
-		log_line("%s: %s", *m->name ? m->name : m->path ? m->path : "",
-			 sentence);
+	/* Before there is a mount, who started us is told. */
+	if (keep_sentence(&m->trouble, sentence) && m->mnt->se)
+		log_line("%s", sentence);
 }
 
 void mimage_outcome(struct mimage *m, const char *sentence)
@@ -36,7 +36,7 @@ void mimage_sync_failed(struct mimage *m, int err, bool broken)
 {
 	autoerr e = ERR_INIT;
 
-	err_errno(&e, err, "Could not make the image durable");
+	err_errno(&e, err, "Could not make '%s' durable", m->title);
 	with_lock(&m->lock);
 	if (broken && !m->failed)
 		m->failed = strdup(err_text(&e));

@@ -77,6 +77,16 @@ SCRIPT_TESTS += tests/mount-life-start.sh
 SCRIPT_TESTS += tests/mount-life-umount.sh
 SCRIPT_TESTS += tests/mount-life-user.sh
 SCRIPT_TESTS += tests/mount-partitions.sh
+SCRIPT_TESTS += tests/mount-base-busy.sh
+SCRIPT_TESTS += tests/mount-broken.sh
+SCRIPT_TESTS += tests/mount-folder.sh
+SCRIPT_TESTS += tests/mount-identity.py
+SCRIPT_TESTS += tests/mount-idle.sh
+SCRIPT_TESTS += tests/mount-modes.sh
+SCRIPT_TESTS += tests/mount-share.sh
+SCRIPT_TESTS += tests/mount-slow-open.sh
+SCRIPT_TESTS += tests/mount-thousand.sh
+SCRIPT_TESTS += tests/mount-write-lock.sh
 
 SCRIPT_TESTS += tests/mount-copy.sh
 SCRIPT_TESTS += tests/mount-copy-range.py
@@ -102,6 +112,7 @@ TEST_FILES += tests/fuzz/mutate
 TEST_FILES += tests/locks.py
 TEST_FILES += tests/mutate.sh
 TEST_FILES += tests/mount-helpers.sh
+TEST_FILES += tests/mount-parts.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
 

@@ -35,6 +35,7 @@ int qcow2_alloc_init(struct image *img, uint64_t reftable_offset,
 	q->host_limit = img->file->traits.grows ? QCOW2_MAX_HOST : size;
 	q->free_index = 0;
 	q->packed_next = 0;
+	q->nr_old_tables = 0;
 	q->used_end = 0;
 	atomic_store(&q->file_end, round_up(size, unit));
 	return 0;
@@ -273,10 +274,10 @@ int qcow2_refcount_add(struct image *img, uint64_t host, uint64_t len,
 	int ret;
 	with_lock(&q->alloc);
 
-	host = round_down(host, img->unit);
 	ret = qcow2_counts_add(img, host, len, delta, &done);
 	if (ret && done)
-		(void)qcow2_counts_add(img, host, done, -delta, &undone);
+		(void)qcow2_counts_add(img, round_down(host, img->unit), done,
+				       -delta, &undone);
 	return ret;
 }
 
@@ -381,9 +382,30 @@ int qcow2_release_probe(struct image *img, struct file *f, uint64_t host,
 	return 1;
 }
 
+/* Is that a refcount table that has become too small?  QEMU frees it while it
+ * looks for a run and passes over it: the next clusters do not go there. */
+static bool was_table(struct qcow2 *q, uint64_t host)
+{
+	for (unsigned i = 0; i < q->nr_old_tables; i++)
+		if (q->old_table[i] == host) {
+			q->old_table[i] = q->old_table[--q->nr_old_tables];
+			return true;
+		}
+	return false;
+}
+
 int qcow2_release(struct image *img, struct file *f, uint64_t host,
 		  uint64_t len)
 {
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t before, done;
+	int ret;
+	with_lock(&q->alloc);
+
 	(void)f;
-	return qcow2_refcount_add(img, host, len, -1);
+	before = q->free_index;
+	ret = qcow2_counts_add(img, host, len, -1, &done);
+	if (was_table(q, host))
+		q->free_index = before;
+	return ret;
 }

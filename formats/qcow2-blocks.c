@@ -271,6 +271,22 @@ static int area_write(struct image *img, const struct area *a, uint64_t b,
 	return ret ? ret : write_fresh(img, bytes, len, area_start(img, a));
 }
 
+/* Nothing there was ever counted; an image that lies may use it still. */
+static int area_check(struct image *img, const struct area *a)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t start = area_start(img, a);
+	uint64_t len = (a->blocks + a->table) * img->unit;
+
+	if (!range_within(start, len, q->host_limit))
+		return q->host_limit < QCOW2_MAX_HOST ? -ENOSPC : -EFBIG;
+	if (!qcow2_is_meta(q, start, len))
+		return 0;
+	image_corrupt(img, "Preventing invalid allocation of refcount table at"
+		      " offset %#" PRIx64, start);
+	return -EIO;
+}
+
 static void header_switch(struct image *img, struct mpage *head,
 			  const struct area *a)
 {
@@ -291,6 +307,7 @@ static void header_switch(struct image *img, struct mpage *head,
 static int table_switch(struct image *img, const struct area *a, uint64_t b,
 			uint64_t c)
 {
+	struct qcow2 *q = qcow2_of(img);
 	uint64_t old = reftable_slot(img, 0), len = reftable_entries(img) * 8;
 	struct mpage *count, *head;
 	int ret = pin_own_count(img, b, c, &count);
@@ -306,6 +323,8 @@ static int table_switch(struct image *img, const struct area *a, uint64_t b,
 		change_end(img);
 		/* Rule 17.  Until "alloc" is free nobody gets that space. */
 		meta_forget(img, img->file, old, len);
+		if (q->nr_old_tables < ARRAY_SIZE(q->old_table))
+			q->old_table[q->nr_old_tables++] = old;
 		meta_put(head);
 	}
 	meta_put(count);
@@ -318,6 +337,8 @@ static int table_grow(struct image *img, uint64_t b, uint64_t c)
 	struct area a;
 	int ret = area_plan(img, b + 1, &a);
 
+	if (!ret)
+		ret = area_check(img, &a);
 	if (!ret)
 		ret = write_empty_block(img, c * img->unit);
 	if (!ret)

@@ -183,6 +183,10 @@ struct qcow2 {
 					 * here on */
 	uint64_t packed_next;           /* alloc: where the next stream goes;
 					 * 0: in a new cluster */
+	uint64_t old_table[32];         /* alloc: refcount tables that are no
+					 * more; more never fit below a larger
+					 * one (each grows by half) */
+	unsigned nr_old_tables;         /* alloc */
 	uint64_t used_end;              /* alloc: how long the file has to be
 					 * when it is closed */
 };

@@ -585,4 +585,5 @@ const struct format_admin qcow2_admin = {
 	.create_check = qcow2_create_check,
 	.create = qcow2_create,
 	.info = qcow2_info,
+	.check = qcow2_check,
 };

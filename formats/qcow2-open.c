@@ -333,13 +333,16 @@ static int check_reftable(const struct qcow2 *q, uint64_t off, uint32_t n,
 	return 0;
 }
 
-static int check_tables(const struct qcow2 *q, struct err *err)
+static int check_tables(const struct image *img, struct err *err)
 {
-	if (q->nb_snapshots > QCOW2_MAX_SNAPSHOTS)
-		return err_set(err, -EFBIG, "Snapshot table too large");
-	if (!table_offset_ok(q, q->snapshots_offset,
-			     (uint64_t)q->nb_snapshots * QS_FIXED))
-		return err_set(err, -EINVAL, "Snapshot table offset invalid");
+	const struct qcow2 *q = qcow2_of(img);
+	int ret = 0;
+
+	/* A wrong one is for check to find. */
+	if (!(img->flags & IMAGE_CHECK))
+		ret = qcow2_snapshots_placed(q, err);
+	if (ret)
+		return ret;
 	if (q->l1_size > QCOW2_MAX_L1_BYTES / 8)
 		return err_set(err, -EFBIG, "Active L1 table too large");
 	if (!table_offset_ok(q, q->l1_offset, (uint64_t)q->l1_size * 8))
@@ -431,7 +434,7 @@ static int read_tables_and_names(struct image *img, const unsigned char *h,
 	int ret = check_reftable(q, reftable, clusters, err);
 
 	if (!ret)
-		ret = check_tables(q, err);
+		ret = check_tables(img, err);
 	if (!ret)
 		ret = check_size(q, size, err);
 	if (!ret)
@@ -514,6 +517,23 @@ static void qcow2_close(struct image *img)
 	pthread_mutex_destroy(&q->alloc);
 }
 
+/* Tables of unknown length: read for what they must not say. */
+static int look_at_tables(struct image *img, struct err *err)
+{
+	struct qcow2_snapshots snapshots = { NULL, 0, 0 };
+	struct qcow2_bitmaps bitmaps;
+	int ret = 0;
+
+	if (!(img->flags & IMAGE_CHECK))
+		ret = qcow2_snapshots_read(img, &snapshots, err);
+	qcow2_snapshots_free(&snapshots);
+	if (ret)
+		return ret;
+	ret = qcow2_bitmaps_read(img, &bitmaps, err);
+	qcow2_bitmaps_free(&bitmaps);
+	return ret;
+}
+
 static int qcow2_open(struct image *img, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -522,14 +542,17 @@ static int qcow2_open(struct image *img, struct err *err)
 	pthread_mutex_init(&q->tables, NULL);
 	pthread_mutex_init(&q->alloc, NULL);
 	ret = header_read(img, err);
+	if (!ret) {
+		img->unit = 1u << q->cluster_bits;
+		/* Rule 7: tables and data never share a page. */
+		img->page = (uint32_t)min_u64(img->unit, 4096);
+		ret = look_at_tables(img, err);
+	}
 	if (ret) {
 		qcow2_close(img);
 		return err_errno(err, ret, "Could not open qcow2 image");
 	}
-	img->unit = 1u << q->cluster_bits;
 	img->align = 1;
-	/* Rule 7: tables and data never share a page. */
-	img->page = (uint32_t)min_u64(img->unit, 4096);
 	img->codec = q->compression ? &codec_zstd : &codec_deflate;
 	img->zero_tail_hole = true;
 	return 0;

@@ -28,13 +28,8 @@ int qcow2_snapshots_placed(const struct qcow2 *q, struct err *err)
 {
 	uint64_t bytes = (uint64_t)q->nb_snapshots * QS_FIXED, end;
 
-	if (q->nb_snapshots > QCOW2_MAX_SNAPSHOTS) {
-		err_set(err, -EFBIG, "Snapshot table too large");
-		err_hint(err, "You can force-remove all %" PRIu32
-			 " overhanging snapshots with qemu-img check -r all\n",
-			 q->nb_snapshots - QCOW2_MAX_SNAPSHOTS);
-		return -EFBIG;
-	}
+	if (q->nb_snapshots > QCOW2_MAX_SNAPSHOTS)
+		return err_set(err, -EFBIG, "Snapshot table too large");
 	if (q->snapshots_offset % (UINT64_C(1) << q->cluster_bits) ||
 	    add_overflows(q->snapshots_offset, bytes, &end) ||
 	    end > INT64_MAX)
@@ -72,7 +67,7 @@ static void parse_numbers(const struct image *img, const unsigned char *e,
 		(int64_t)be64_at(e + QS_EXTRA_ICOUNT) : -1;
 }
 
-/* The entry at *@at, which moves behind it. */
+/* The entry at *@at, which moves behind it (the next one is 8-aligned). */
 static int read_entry(struct image *img, uint64_t *at, uint32_t index,
 		      struct qcow2_snapshot *s, struct err *err)
 {
@@ -99,7 +94,7 @@ static int read_entry(struct image *img, uint64_t *at, uint32_t index,
 	if (!ret)
 		ret = read_text(img, text + id_len, name_len < NAME_MAX_BYTES ?
 				name_len : NAME_MAX_BYTES, &s->info.name);
-	*at = round_up(text + id_len + name_len, 8);
+	*at = text + id_len + name_len;
 	return ret;
 }
 
@@ -111,9 +106,10 @@ static int read_all(struct image *img, struct qcow2_snapshots *list,
 
 	while (list->n < q->nb_snapshots) {
 		uint32_t i = (uint32_t)list->n;
-		int ret = read_entry(img, &at, i, &list->items[list->n++],
-				     err);
+		int ret;
 
+		at = round_up(at, 8);
+		ret = read_entry(img, &at, i, &list->items[list->n++], err);
 		if (ret)
 			return ret;
 		if (at - q->snapshots_offset <= TABLE_MAX)

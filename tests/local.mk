@@ -69,6 +69,7 @@ SCRIPT_TESTS += tests/qcow2-random.py
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
 
 SCRIPT_TESTS += tests/judge.sh
+SCRIPT_TESTS += tests/qcow2-check.py
 SCRIPT_TESTS += tests/qcow2-create.py
 
 SCRIPT_TESTS += tests/mount-life-dead.sh

@@ -64,6 +64,8 @@ static int check_image(const struct check *ck, struct image *img,
 		report_check(&out, &res, name, img->fmt->name, ck->output);
 		fwrite(out.text, 1, out.len, stdout);
 	}
+	if (res.check_errors)
+		say_error("Check failed");
 	return report_check_code(&res);
 }
 

@@ -5,7 +5,7 @@
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires_root
 requires_fuse
-requires unshare mount umount findmnt
+requires unshare mount umount findmnt qemu-img
 
 # mount(8) looks in /sbin only: show it ours there, in a private name space.
 if [ -z "${IN_NAMESPACE:-}" ]; then
@@ -34,8 +34,8 @@ write_and_unmount() {
 	dd if=data of=m/disk bs=4k conv=notrunc status=none
 	umount "$tmp/m"
 	assert_eq "$(daemon_of "$tmp/m")" "" "the daemon outlived umount"
-	imgctl check -q a.qcow2
-	imgctl convert -O raw a.qcow2 a.raw
+	qemu-img check -q a.qcow2
+	qemu-img convert -O raw a.qcow2 a.raw
 	cmp -n 300000 data a.raw
 }
 

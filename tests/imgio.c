@@ -16,6 +16,7 @@
  *	flush
  *	wait				what came before has ended
  *	sleep MILLISECONDS
+ *	touch FILE			makes an empty file: a signal to others
  *	abort				ends without closing the image
  *
  * With -T commands run in THREADS threads, each taking the next one; "wait",
@@ -183,6 +184,14 @@ static int do_sleep(const struct command *c)
 	return 0;
 }
 
+static int do_touch(const struct command *c)
+{
+	autoclose int fd = open(c->words > 1 ? c->word[1] : "",
+				O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+
+	return fd < 0 ? -errno : 0;
+}
+
 static int command_run(struct image *img, const struct command *c)
 {
 	const char *name = c->word[0];
@@ -201,6 +210,8 @@ static int command_run(struct image *img, const struct command *c)
 		return image_flush(img);
 	if (!strcmp(name, "sleep"))
 		return do_sleep(c);
+	if (!strcmp(name, "touch"))
+		return do_touch(c);
 	if (!strcmp(name, "abort"))
 		_exit(0);
 	return strcmp(name, "wait") ? -ENOSYS : 0;

@@ -19,6 +19,8 @@
  * quarter of that; blocks that share their bytes can pretend to any number. */
 #define SEARCH_MAX (UINT64_C(1) << 30)
 
+#define SHORT_L1 2048u          /* entries: 1 TiB at 64 KiB clusters */
+
 /* ---- opening ------------------------------------------------------------- */
 
 int qcow2_alloc_init(struct image *img, uint64_t reftable_offset,
@@ -143,11 +145,48 @@ static int blocks_ensure(struct image *img, uint64_t first, uint64_t n)
 	return ret;
 }
 
-/* A count of 0 for what is in use: the image lies. */
+/* Is one of the entries at @host, @n of them, in [first, first + len)? */
+static int names_one_of(struct image *img, uint64_t host, uint64_t n,
+			uint64_t first, uint64_t len, bool *found)
+{
+	uint64_t per = img->page / 8;
+
+	for (uint64_t i = 0; i < n && !*found; i += per) {
+		struct mpage *pg;
+		int ret = meta_get(img, img->file, host + 8 * i, &pg);
+
+		if (ret)
+			return ret;
+		meta_rdlock(pg);
+		for (uint64_t k = 0; k < min_u64(per, n - i); k++) {
+			uint64_t at = be64_at((unsigned char *)meta_bytes(pg) +
+					      8 * k) & QL1_HOST;
+
+			*found |= at >= first && at - first < len;
+		}
+		meta_unlock(pg);
+		meta_put(pg);
+	}
+	return 0;
+}
+
+/*
+ * A count of 0 for what is in use: the image lies.  Known for sure of tables
+ * that are at fixed places; of L2 tables in space that was used before, where
+ * L1 is short enough to be looked through each time.
+ */
 static int check_free(struct image *img, uint64_t host, uint64_t len)
 {
-	if (!qcow2_is_meta(qcow2_of(img), host, len))
-		return 0;
+	struct qcow2 *q = qcow2_of(img);
+	bool used = qcow2_is_meta(q, host, len);
+	int ret = 0;
+
+	if (!used && host < atomic_load(&q->file_end) &&
+	    q->l1_size <= SHORT_L1)
+		ret = names_one_of(img, q->l1_offset, q->l1_size, host, len,
+				   &used);
+	if (ret || !used)
+		return ret;
 	image_corrupt(img, "Preventing invalid allocation of clusters at"
 		      " offset %#" PRIx64 " (overlaps with metadata)", host);
 	return -EIO;

@@ -100,12 +100,16 @@ SCRIPT_TESTS += tests/mount-fio.sh
 SCRIPT_TESTS += tests/mount-holes.py
 SCRIPT_TESTS += tests/mount-host-full.sh
 SCRIPT_TESTS += tests/mount-trunc.sh
+SCRIPT_TESTS += tests/mount-kill.py
+SCRIPT_TESTS += tests/mount-requests.sh
+SCRIPT_TESTS += tests/views-many-extents.py
 SCRIPT_TESTS += tests/mount-loop.sh
 SCRIPT_TESTS += tests/ctl.sh
 
 # ---- data ----
 TEST_FILES += tests/testlib.py
 TEST_FILES += tests/views.sh
+TEST_FILES += tests/mount-workers.py
 TEST_FILES += tests/diff-qemu-img/allowed
 TEST_FILES += tests/diff-qemu-img/fixtures
 TEST_FILES += tests/diff-qemu-img/lines
@@ -163,7 +167,7 @@ OTHER_BUILD = \
 	}
 
 # Tests that bound memory or compare times say nothing about a sanitized build.
-NOT_SANITIZED = tests/memory.sh
+NOT_SANITIZED = tests/memory.sh tests/views-many-extents.py
 SANITIZED_TESTS = $(filter-out $(NOT_SANITIZED),$(TESTS))
 SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:log_path=$(abs_top_builddir)/sanitizer \
@@ -184,7 +188,7 @@ check-soak: all tests/soak$(EXEEXT)
 		SOAK_SECONDS=60 SOAK_IMAGES=10 $(srcdir)/tests/memory.sh
 
 .PHONY: check-judge check-soak
-.PHONY: check-asan check-tsan check-trixie fuzz bench
+.PHONY: check-kill check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*
 	$(OTHER_BUILD); other_build build-asan CFLAGS='-g -O1' \
@@ -216,6 +220,10 @@ fuzz: all
 		--enable-sanitizer=address,undefined,fuzzer-no-link && \
 	$(MAKE) -s tests/fuzz/fuzz-image$(EXEEXT) && \
 	top_builddir='$(abs_top_builddir)' tests/fuzz/run
+
+# 50 kills of the daemon under load; SEED=N for the same ones again.
+check-kill: all
+	KILLS=50 top_builddir='$(abs_top_builddir)' $(srcdir)/tests/mount-kill.py
 
 # Debian 13: newer compiler, libfuse 3.17, QEMU 10.  Needs root, debootstrap.
 check-trixie:

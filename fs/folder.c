@@ -29,6 +29,7 @@ struct entry {
 	bool link;
 	struct peek_job *job;   /* peeking now, or NULL */
 	struct peek peek;       /* once job is NULL */
+	bool judged;            /* by it, whether to be listed */
 	struct mimage *m;       /* while it is listed; counted */
 };
 
@@ -181,6 +182,7 @@ static void peek_run(struct work *w)
 	if (e && e->job == j) {
 		e->job = NULL;
 		e->peek = p;
+		e->judged = false;
 	} else {
 		peek_free(&p);
 	}
@@ -447,6 +449,7 @@ static void folder_list(struct mount *mnt, struct folder *f)
 
 		if (e->job)
 			continue;
+		e->judged = true;
 		if (n && bsearch(e->file, parts, n, sizeof(*parts),
 				 compare_extent))
 			listed = false;
@@ -517,7 +520,7 @@ struct mimage **folders_list(struct mount *mnt, size_t *n)
 	return list;
 }
 
-/* Is the folder's file @name as it was when it was looked at? */
+/* Is the folder's file @name as it was when it was last judged? */
 static bool as_it_was(const struct folder *f, const char *name)
 {
 	const struct entry *e = entry_find(f, name);
@@ -526,7 +529,7 @@ static bool as_it_was(const struct folder *f, const char *name)
 
 	if (!entry_stat(f, name, &id, &link))
 		return !e;
-	return e && !e->job && file_id_equal(&id, &e->id) && link == e->link;
+	return e && !e->job && e->judged && file_id_equal(&id, &e->id) && link == e->link;
 }
 
 static bool nothing_new(const struct folders *fs, const char *name)

@@ -129,6 +129,8 @@ struct mimage {
 	struct timespec dirty_since;    /* flush failed */
 	struct timespec last_try;
 	uint64_t flushed;               /* @changes at the last flush */
+	uint64_t told;                  /* @changes that the partitions' pages
+					 * know of; life.c's thread only */
 	struct file_id id;              /* the file as last seen */
 	struct file_id *files;          /* all files of the chain: of the open
 					 * image as opened, else as we left
@@ -276,8 +278,9 @@ struct node {
 	uint64_t lookups;               /* by the kernel */
 	unsigned refs;
 	struct node *hash_next;
-	_Atomic uint64_t cached;        /* the image's @opened when it was last
-					 * opened: whose pages the kernel has */
+	/* The image's @opened and @changes when this was last opened: whose
+	 * pages the kernel has. */
+	_Atomic uint64_t cached, cached_changes;
 };
 
 /* An open file.  Ops embed it first in a struct of their own. */

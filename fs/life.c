@@ -155,6 +155,25 @@ static void keep_house(struct work *w)
 	mimage_unref(m);
 }
 
+/* ---- partitions --------------------------------------------------------------- */
+
+static void forget_pages(const struct node *n, void *data)
+{
+	if (n->kind == NODE_PARTITION)
+		notify_inode(data, n->ino, true);
+}
+
+/* What is written to the disk is soon seen in partitions that are open. */
+static void tell_partitions(struct mimage *m)
+{
+	uint64_t changes = m->changes;
+
+	if (m->told == changes)
+		return;
+	m->told = changes;
+	node_each(m, forget_pages, m->mnt);
+}
+
 /* ---- the thread ---------------------------------------------------------------------- */
 
 /* Returns whether any image is open. */
@@ -164,6 +183,7 @@ static bool look_around(struct mount *mnt)
 	autofree struct mimage **list = mount_images(mnt, true, &n);
 
 	for (size_t i = 0; i < n; i++) {
+		tell_partitions(list[i]);
 		if (!anything_due(list[i])) {
 			mimage_unref(list[i]);
 			continue;

@@ -485,7 +485,12 @@ static int may_open(const struct call *c)
 static bool pages_hold(struct node *n)
 {
 	uint64_t was = atomic_exchange(&n->cached, n->m->opened);
+	uint64_t changes = n->m->changes;
 
+	/* A partition is changed by way of the disk, behind its own pages. */
+	if (n->kind == NODE_PARTITION &&
+	    atomic_exchange(&n->cached_changes, changes) != changes)
+		return false;
 	return was && was >= n->m->same_since;
 }
 

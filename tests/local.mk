@@ -91,6 +91,12 @@ SCRIPT_TESTS += tests/mount-share.sh
 SCRIPT_TESTS += tests/mount-slow-open.sh
 SCRIPT_TESTS += tests/mount-thousand.sh
 SCRIPT_TESTS += tests/mount-write-lock.sh
+SCRIPT_TESTS += tests/mount-flush-timer.sh
+SCRIPT_TESTS += tests/mount-partition-pages.sh
+SCRIPT_TESTS += tests/mount-refused.sh
+SCRIPT_TESTS += tests/mount-slow-peek.sh
+SCRIPT_TESTS += tests/mount-sync-failed.sh
+SCRIPT_TESTS += tests/mount-timeouts.sh
 
 SCRIPT_TESTS += tests/mount-copy.sh
 SCRIPT_TESTS += tests/mount-copy-range.py

@@ -76,6 +76,7 @@ SCRIPT_TESTS += tests/qcow2-create.py
 
 SCRIPT_TESTS += tests/mount-helpers.sh
 SCRIPT_TESTS += tests/mount-life-dead.sh
+SCRIPT_TESTS += tests/mount-life-log.sh
 SCRIPT_TESTS += tests/mount-life-signals.sh
 SCRIPT_TESTS += tests/mount-life-start.sh
 SCRIPT_TESTS += tests/mount-life-umount.sh

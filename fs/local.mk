@@ -35,6 +35,7 @@ libimgfs_a_SOURCES += fs/tree.h
 libimgfs_a_SOURCES += fs/tree.c
 libimgfs_a_SOURCES += fs/session.h
 libimgfs_a_SOURCES += fs/session.c
+libimgfs_a_SOURCES += fs/capabilities.c
 libimgfs_a_SOURCES += fs/handle.c
 libimgfs_a_SOURCES += fs/identity.c
 libimgfs_a_SOURCES += fs/mount.c

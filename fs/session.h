@@ -9,6 +9,8 @@ extern const struct fuse_lowlevel_ops session_ops;      /* user data: mount */
 /* Gives back what the kernel had open when it went away. */
 void session_release_all(struct mount *mnt);
 
+/* capabilities.c */
+void session_negotiate(const struct fs_options *o, struct fuse_conn_info *conn);
 /* " name name ...": what the kernel is asked for, where it has it (-V). */
 void session_capabilities(struct strbuf *out);
 

@@ -208,7 +208,7 @@ static void ctl_write(fuse_req_t req, struct handle *h, const char *buf,
 	w->ch = ch;
 	w->len = len;
 	memcpy(w->text, buf, len);
-	w->s.work.key = h->node->m;
+	w->s.work.key = &h->node->m->outcome; /* one command at a time */
 	slow_start(&w->s, req, h->node->mnt->workers, ctl_run);
 }
 

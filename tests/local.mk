@@ -110,6 +110,8 @@ SCRIPT_TESTS += tests/mount-holes.py
 SCRIPT_TESTS += tests/mount-host-full.sh
 SCRIPT_TESTS += tests/mount-trunc.sh
 SCRIPT_TESTS += tests/mount-kill.py
+SCRIPT_TESTS += tests/mount-workers.py
+SCRIPT_TESTS += tests/views.sh
 SCRIPT_TESTS += tests/mount-requests.sh
 SCRIPT_TESTS += tests/views-many-extents.py
 SCRIPT_TESTS += tests/mount-loop.sh
@@ -117,8 +119,6 @@ SCRIPT_TESTS += tests/ctl.sh
 
 # ---- data ----
 TEST_FILES += tests/testlib.py
-TEST_FILES += tests/views.sh
-TEST_FILES += tests/mount-workers.py
 TEST_FILES += tests/diff-qemu-img/allowed
 TEST_FILES += tests/diff-qemu-img/fixtures
 TEST_FILES += tests/diff-qemu-img/lines

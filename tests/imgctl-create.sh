@@ -6,13 +6,17 @@
 requires qemu-img python3
 
 # Both programs, the same words, twin folders: stdout, stderr, code, files.
+case $(qemu-img --version) in
+*"version 7.2"*) layout=7.2 ;;
+*) layout=10.0 ;;
+esac
 mkdir ours theirs bin
 ln -s "$IMGCTL" bin/qemu-img
 twin() {
 	for who in ours theirs; do
-		prog=/usr/bin/qemu-img
-		[ $who = theirs ] || prog=$tmp/bin/qemu-img
-		(cd $who && IMGCTL_QEMU_COMPAT=7.2 "$prog" "$@" \
+		path=/usr/bin:/bin
+		[ $who = theirs ] || path=$tmp/bin:$path
+		(cd $who && PATH=$path IMGCTL_QEMU_COMPAT=$layout qemu-img "$@" \
 			>"$tmp/$who.out" 2>"$tmp/$who.err"
 		 echo "exit $?" >> "$tmp/$who.out") || :
 	done

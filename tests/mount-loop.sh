@@ -74,6 +74,8 @@ for dio in off on; do
 	dd if="$loop" bs=1M skip=600 count=12 iflag=direct status=none |
 		cmp -n $((12 << 20)) - /dev/zero
 	loop_detach "$loop"
+	# The loop device closes its file in its own time.
+	sync m/disk
 	imgctl map -U --output=json a.qcow2 > map
 	python3 - <<'END'
 import json

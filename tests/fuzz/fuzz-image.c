@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * fuzz-image.c - libFuzzer's target: the input is an image file.  It is opened,
- * described, mapped, read and checked.  Any answer is right; crashes, hangs and
- * unbounded memory are not (rule 14).
+ * described, mapped, read, checked and written.  Any answer is right; crashes,
+ * hangs and unbounded memory are not (rule 14).
  *
  * The input lies in a memfd that is opened by its name in /proc.  No other file
  * is ever opened: the policy has no roots.
@@ -80,6 +80,26 @@ static void describe(struct image *img)
 		admin->check(img, &check);
 }
 
+/* Whatever the tables say, writing ends, and in order. */
+static void change(struct image *img)
+{
+	static unsigned char buf[3 * 4096];
+	uint64_t size = image_size(img), unit = img->unit;
+	const uint64_t offs[] = {
+		0, unit - 512, 7 * unit, size / 2, size - sizeof(buf),
+	};
+
+	memset(buf, 0x55, sizeof(buf));
+	for (size_t i = 0; i < ARRAY_SIZE(offs); i++)
+		image_write(&img->live, buf, sizeof(buf), offs[i]);
+	image_unmap(&img->live, 0, min_u64(size, 3 * unit), UNMAP_ZERO);
+	image_unmap(&img->live, size / 2, min_u64(size / 2, 4 * unit),
+		    UNMAP_ZERO_KEEP);
+	image_flush(img);
+	image_allocate(&img->live, 0, min_u64(size, 2 * unit));
+	image_write(&img->live, buf, min_u64(size, 512), 0);
+}
+
 static void look_at(const struct json *node, struct policy *policy,
 		    unsigned flags)
 {
@@ -95,6 +115,8 @@ static void look_at(const struct json *node, struct policy *policy,
 	describe(img);
 	walk_and_read(&img->live);
 	read_last_bytes(&img->live);
+	if (img->writable)
+		change(img);
 	image_close(img);
 }
 
@@ -109,6 +131,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	BUG_ON(fd < 0 || write(fd, data, size) != (ssize_t)size);
 	look_at(node, policy, 0);
 	look_at(node, policy, IMAGE_CHECK);
+	look_at(node, policy, IMAGE_RDWR);
 	policy_free(policy);
 	return 0;
 }

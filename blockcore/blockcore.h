@@ -534,6 +534,9 @@ uint64_t cache_used(void);
 /* Where background errors go: one line, no newline.  Default: stderr. */
 void log_set(void (*fn)(void *data, const char *line), void *data);
 void log_line(const char *fmt, ...) printf_like(1, 2);
+/* Lines about an image name it (default), or only its format: where the user
+ * knows which image it is, as with qemu-img. */
+extern bool log_names;
 /*
  * Called at named points, so that tests can stop a thread there.
  * IMGFS_PAUSE=point:fifo[,point:fifo...]: each entry makes one thread, the first

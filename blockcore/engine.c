@@ -122,6 +122,6 @@ void image_corrupt(struct image *img, const char *fmt, ...)
 	strbuf_vprintf(&text, fmt, ap);
 	va_end(ap);
 	log_line("%s: Image is corrupt: %s; further non-fatal corruption"
-		 " events will be suppressed", img->name ? img->name : "image",
-		 text.text);
+		 " events will be suppressed", log_names && img->name ?
+		 img->name : img->fmt->name, text.text);
 }

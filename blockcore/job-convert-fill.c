@@ -142,6 +142,7 @@ void convert_fill(struct convert *c, struct batch *b)
 		if (!ret)
 			continue;
 		b->error = ret;
+		b->bad_map = false;
 		b->error_off = p->off;
 		b->nr = i;      /* what was read is stored all the same */
 	}

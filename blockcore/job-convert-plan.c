@@ -179,6 +179,7 @@ void convert_plan(struct convert *c, struct batch *b)
 	b->error_off = c->at;
 	ret = c->unit ? plan_units(c, b) : plan_plain(c, b);
 	b->error = ret;
+	b->bad_map = ret;
 	b->end = c->at;
 	if (ret) {      /* what was planned comes first */
 		b->error_off = c->at;

@@ -71,7 +71,7 @@ static void rate_wait(struct convert *c, uint64_t bytes)
 /* Called under c->order. */
 static void fail(struct convert *c, int error, const char *what, uint64_t off)
 {
-	char line[128];
+	char line[160];
 
 	if (c->error)
 		return;
@@ -79,8 +79,8 @@ static void fail(struct convert *c, int error, const char *what, uint64_t off)
 	pthread_cond_broadcast(&c->room);
 	if (!what)
 		return;
-	snprintf(line, sizeof(line), "error while %s at byte %" PRIu64 ": %s",
-		 what, off, strerror(-error));
+	snprintf(line, sizeof(line), "error while %s %" PRIu64 ": %s", what,
+		 off, strerror(-error));
 	if (c->a->report)
 		c->a->report(c->a->report_data, line);
 }
@@ -109,9 +109,10 @@ static void store(struct convert *c, struct batch *b)
 	rate_wait(c, batch_data(b));
 	pthread_mutex_lock(&c->order);
 	if (ret)
-		fail(c, ret, "writing", off);
+		fail(c, ret, "writing at byte", off);
 	else if (b->error)
-		fail(c, b->error, "reading", b->error_off);
+		fail(c, b->error, b->bad_map ? "reading block status at offset"
+		     : "reading at byte", b->error_off);
 	else
 		advance(c, b);
 	if (cancelled(c))

@@ -53,6 +53,7 @@ struct batch {
 	size_t bits;
 	int error;              /* reading failed ... */
 	uint64_t error_off;     /* ... in the piece there */
+	bool bad_map;           /* ... or there was no telling what is there */
 	uint64_t seq;           /* its number in the order of planning */
 	struct batch *next;     /* convert.free */
 };

@@ -32,6 +32,8 @@ void log_set(void (*fn)(void *data, const char *line), void *data)
 	sink.data = data;
 }
 
+bool log_names = true;
+
 void log_line(const char *fmt, ...)
 {
 	autostrbuf sb = STRBUF_INIT;

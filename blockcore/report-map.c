@@ -49,11 +49,10 @@ static void entry_json(struct map_cursor *c, struct strbuf *out)
 {
 	const struct run *r = &c->pending;
 
-	strbuf_printf(out, "%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
+	strbuf_printf(out, "{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
 		      ", \"depth\": %u, \"present\": %s, \"zero\": %s,"
-		      " \"data\": %s", c->listed ? ",\n" : "", r->off, r->len,
-		      r->depth, boolean(r->present), boolean(r->zero),
-		      boolean(r->data));
+		      " \"data\": %s", r->off, r->len, r->depth,
+		      boolean(r->present), boolean(r->zero), boolean(r->data));
 	if (qemu_compat() >= 100)
 		strbuf_printf(out, ", \"compressed\": %s",
 			      boolean(r->compressed));
@@ -124,8 +123,12 @@ static int step(struct map_cursor *c, struct strbuf *out, struct err *err)
 		c->pending.len += r.len;
 		return 0;
 	}
-	if (c->has_pending)
+	if (c->has_pending) {
 		ret = entry(c, out, err);
+		/* Another one follows, whatever comes after that. */
+		if (c->how == REPORT_JSON)
+			strbuf_puts(out, ",\n");
+	}
 	c->pending = r;
 	c->has_pending = true;
 	return ret;

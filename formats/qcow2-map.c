@@ -42,12 +42,12 @@ int qcow2_l1_check(struct image *img, uint64_t index, uint64_t e)
 {
 	uint64_t host = e & QL1_HOST;
 
-	if (e & QL1_RESERVED)
-		image_corrupt(img, "L1 entry %#" PRIx64 " has reserved bits"
-			      " set (L1 index: %#" PRIx64 ")", e, index);
-	else if (host % img->unit)
+	if (host % img->unit)
 		image_corrupt(img, "L2 table offset %#" PRIx64 " unaligned"
 			      " (L1 index: %#" PRIx64 ")", host, index);
+	else if (e & QL1_RESERVED)
+		image_corrupt(img, "L1 entry %#" PRIx64 " has reserved bits"
+			      " set (L1 index: %#" PRIx64 ")", e, index);
 	else if (host && !qcow2_inside(img, host))
 		image_corrupt(img, "L2 table offset %#" PRIx64 " is beyond the"
 			      " end of the file (L1 index: %#" PRIx64 ")",
@@ -65,10 +65,16 @@ int qcow2_l2_check(struct image *img, uint64_t table, uint64_t index,
 	uint64_t host = packed ? qcow2_packed_host(q, e) : e & QL2_HOST;
 	const char *what = NULL;
 
-	if (!packed && e & (QL2_RESERVED | (q->version < 3 ? QL2_ZERO : 0)))
-		what = "has reserved bits set";
-	else if (!packed && host % img->unit)
+	if (!packed && q->version < 3 && e & QL2_ZERO) {
+		image_corrupt(img, "Zero cluster entry found in pre-v3 image"
+			      " (L2 offset: %#" PRIx64 ", L2 index: %#" PRIx64
+			      ")", table, index);
+		return -EIO;
+	}
+	if (!packed && host % img->unit)
 		what = "unaligned";
+	else if (!packed && e & QL2_RESERVED)
+		what = "has reserved bits set";
 	else if (host >= QCOW2_MAX_HOST || (host && !qcow2_inside(img, host)))
 		what = "is beyond the end of the file";
 	if (!what)

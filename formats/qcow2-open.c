@@ -316,12 +316,13 @@ static bool table_offset_ok(const struct qcow2 *q, uint64_t off,
 	       !add_overflows(off, bytes, &end) && end <= INT64_MAX;
 }
 
-static int check_reftable(const struct qcow2 *q, uint64_t off, uint32_t n,
+static int check_reftable(const struct image *img, uint64_t off, uint32_t n,
 			  struct err *err)
 {
+	const struct qcow2 *q = qcow2_of(img);
 	uint64_t bytes = (uint64_t)n << q->cluster_bits;
 
-	if (!n)
+	if (!n && !(img->flags & IMAGE_CHECK))
 		return err_set(err, -EINVAL, "Image does not contain a"
 			       " reference count table");
 	if (bytes > QCOW2_MAX_REFTABLE_BYTES)
@@ -385,8 +386,13 @@ static int backing_name_read(struct image *img, const unsigned char *h,
 	if (!img->backing_name)
 		return -ENOMEM;
 	ret = file_read(img->file, img->backing_name, len, off);
-	return ret ? err_errno(err, ret, "Could not read backing file name")
-		   : 0;
+	if (ret)
+		return err_errno(err, ret, "Could not read backing file name");
+	if (!*img->backing_name) {
+		free(img->backing_name);
+		img->backing_name = NULL;
+	}
+	return 0;
 }
 
 /* ---- what forbids opening or writing ------------------------------------- */
@@ -400,9 +406,13 @@ static int check_usable(struct image *img, struct err *err)
 		q->incompat & QINCOMPAT_EXTL2 ? "extended L2 entries" : NULL;
 
 	q->usable = !what;
-	if (q->usable || img->flags & IMAGE_INFO)
+	if (img->flags & IMAGE_INFO)
 		return 0;
-	return err_set(err, -ENOTSUP, "qcow2: %s are not supported", what);
+	if (q->autoclear & QAUTOCLEAR_DATA_RAW &&
+	    !(q->incompat & QINCOMPAT_DATA_FILE))
+		return err_set(err, -EINVAL,
+			       "data-file-raw requires a data file");
+	return q->usable ? 0 : err_set(err, -ENOTSUP, "qcow2: %s are not supported", what);
 }
 
 static int check_writable(const struct qcow2 *q, struct err *err)
@@ -431,7 +441,7 @@ static int read_tables_and_names(struct image *img, const unsigned char *h,
 	uint64_t reftable = be64_at(h + QH_REFTABLE_OFFSET);
 	uint32_t clusters = be32_at(h + QH_REFTABLE_CLUSTERS);
 	uint64_t size = be64_at(h + QH_SIZE);
-	int ret = check_reftable(q, reftable, clusters, err);
+	int ret = check_reftable(img, reftable, clusters, err);
 
 	if (!ret)
 		ret = check_tables(img, err);
@@ -470,7 +480,7 @@ static int check_features(struct image *img, struct err *err)
 			       " large; may not exceed 64 bits");
 	if (q->crypt_method > 2)
 		return err_set(err, -EINVAL, "Unsupported encryption method %"
-			       PRIu32, q->crypt_method);
+			       PRId32, (int32_t)q->crypt_method);
 	if (q->incompat & QINCOMPAT_EXTL2 && q->cluster_bits < 14)
 		return err_set(err, -EINVAL, "qcow2: Extended L2 entries are"
 			       " only supported with cluster sizes of at least"

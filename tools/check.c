@@ -31,10 +31,27 @@ struct check {
 	bool quiet;
 };
 
+/* The findings that qemu-img puts its name in front of. */
+static bool is_named(const char *line)
+{
+	static const char *const begin[] = {
+		"ERROR snapshot table offset", "ERROR snapshot table too",
+		"ERROR failed to read",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(begin); i++)
+		if (!strncmp(line, begin[i], strlen(begin[i])))
+			return true;
+	return false;
+}
+
 static void say_finding(void *data, const char *line)
 {
 	(void)data;
-	fprintf(stderr, "%s\n", line);
+	if (is_named(line))
+		say_error("%s", line);
+	else
+		fprintf(stderr, "%s\n", line);
 }
 
 static int no_check(const struct check *ck)

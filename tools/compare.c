@@ -54,9 +54,7 @@ static int read_failed(const struct compare_cmd *c,
 
 	warn_size(c, res);
 	if (res->verdict == COMPARE_STATUS) {
-		say_error("Error while getting the block status of offset %"
-			  PRIu64 " of %s: %s", res->off, name,
-			  strerror(-error));
+		say_error("Sector allocation test failed for %s", name);
 		return EXIT_STATUS;
 	}
 	say_error("Error while reading offset %" PRIu64 " of %s: %s", res->off,

@@ -114,6 +114,7 @@ int main(int argc, char **argv)
 	int rc;
 
 	prog_set_name(argc > 0 ? argv[0] : "imgctl");
+	log_names = false;
 	log_set(log_stderr, NULL);
 	warn_set(warn_stderr);
 	cmdline_init(&top, NULL, argc, argv);

@@ -198,7 +198,7 @@ static int l1_load(struct check *c, void *buf, uint64_t at, uint64_t bytes)
 {
 	int ret = -EIO;
 
-	if (at <= INT64_MAX)
+	if (at <= INT64_MAX - bytes)
 		ret = meta_read(c->img, c->img->file, buf, bytes, at);
 	if (ret)
 		check_say(c->res, "ERROR: I/O error in check_refcounts_l1");
@@ -413,7 +413,7 @@ static int block_load(struct check *c, uint64_t i)
 		c->unaligned_said = true;
 		return -EIO;
 	}
-	if (at > INT64_MAX)
+	if (at > INT64_MAX - c->unit)
 		return -EIO;
 	if (c->block_at == at)
 		return 0;
@@ -534,6 +534,8 @@ static int check_init(struct check *c)
 
 	if (ret)
 		return ret;
+	/* QEMU sees whole sectors. */
+	c->file_size = round_up(c->file_size, SECTOR_SIZE);
 	c->nr_clusters = div_up(c->file_size, c->unit);
 	c->nr_blocks = bytes / 8;
 	c->l2_at = c->block_at = UINT64_MAX;

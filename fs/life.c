@@ -106,6 +106,13 @@ static bool hold(struct mimage *m)
 	return true;
 }
 
+/* Not mimage_put(): the image stays as idle as it was. */
+static void let_go(struct mimage *m)
+{
+	with_lock(&m->lock);
+	m->readers--;
+}
+
 /* What failed is tried again, but not at once. */
 static void note_try(struct mimage *m, bool failed)
 {
@@ -119,7 +126,7 @@ static void flush_dirty(struct mimage *m)
 	if (!hold(m))
 		return;
 	note_try(m, mimage_flush(m) != 0);
-	mimage_put(m, MIMAGE_READ);
+	let_go(m);
 }
 
 static void shared_look(struct mimage *m)
@@ -129,7 +136,8 @@ static void shared_look(struct mimage *m)
 	if (!mimage_borrow(m))
 		return;
 	changed = mimage_files_changed(m);
-	mimage_give_back(m);
+	mimage_leave(m);
+	let_go(m);
 	if (changed)
 		mimage_read_anew(m);
 }

@@ -427,9 +427,14 @@ static void wait_busy(struct mimage *m)
 static void end_busy(struct mimage *m)
 {
 	m->busy = false;
+	pthread_cond_broadcast(&m->changed);
+}
+
+/* Under the lock, by users only: housekeeping is no use of an image. */
+static void note_idle(struct mimage *m)
+{
 	if (!m->readers && !m->writers)
 		clock_gettime(CLOCK_MONOTONIC, &m->idle_since);
-	pthread_cond_broadcast(&m->changed);
 }
 
 static int prepare(struct mimage *m, enum mimage_use use, struct err *err)
@@ -457,6 +462,7 @@ static int change_for(struct mimage *m, enum mimage_use use, struct err *err)
 		count_user(m, use);
 	if (ret != -ESTALE)
 		mimage_trouble(m, ret ? err_text(&now) : NULL);
+	note_idle(m);
 	end_busy(m);
 	err_move(err, &now);
 	life_kick(m->mnt);
@@ -502,8 +508,7 @@ void mimage_put(struct mimage *m, enum mimage_use use)
 	else
 		m->readers--;
 	idle = !m->readers && !m->writers;
-	if (idle)
-		clock_gettime(CLOCK_MONOTONIC, &m->idle_since);
+	note_idle(m);
 	/* What is due at once; the rest has time until the next tick. */
 	kick = (m->writable && !m->writers) ||
 	       (idle && (m->gone || !m->mnt->opt->idle));

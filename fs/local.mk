@@ -25,6 +25,7 @@ libimgfs_a_SOURCES += fs/notify.c
 libimgfs_a_SOURCES += fs/node.c
 libimgfs_a_SOURCES += fs/mimage.h
 libimgfs_a_SOURCES += fs/mimage.c
+libimgfs_a_SOURCES += fs/chain-files.c
 libimgfs_a_SOURCES += fs/life.c
 libimgfs_a_SOURCES += fs/facts.c
 libimgfs_a_SOURCES += fs/status.c

@@ -112,87 +112,6 @@ struct mimage **mount_images(struct mount *mnt, bool open_only, size_t *n)
 
 /* ---- files ------------------------------------------------------------------ */
 
-void file_id_of(const struct stat *st, struct file_id *id)
-{
-	id->dev = st->st_dev;
-	id->ino = st->st_ino;
-	id->size = (uint64_t)st->st_size;
-	id->mtime = st->st_mtim;
-}
-
-bool file_id_same_file(const struct file_id *a, const struct file_id *b)
-{
-	return a->dev == b->dev && a->ino == b->ino;
-}
-
-bool file_id_equal(const struct file_id *a, const struct file_id *b)
-{
-	return file_id_same_file(a, b) && a->ino && a->size == b->size &&
-	       a->mtime.tv_sec == b->mtime.tv_sec &&
-	       a->mtime.tv_nsec == b->mtime.tv_nsec;
-}
-
-/* References to the files of the whole chain, the image file first. */
-static struct file **chain_files(const struct image *img, unsigned *n)
-{
-	struct file **list = NULL;
-	unsigned nr = 0, at = 0;
-
-	for (const struct image *l = img; l; l = l->backing)
-		nr += 1 + l->nr_children;
-	list = calloc(nr, sizeof(struct file *));
-	BUG_ON(!list);
-	for (const struct image *l = img; l; l = l->backing) {
-		list[at++] = file_ref(l->file);
-		for (unsigned i = 0; i < l->nr_children; i++)
-			list[at++] = file_ref(l->children[i].file);
-	}
-	*n = nr;
-	return list;
-}
-
-/* What they are now; drops the references. */
-static struct file_id *files_ids(struct file **files, unsigned n)
-{
-	struct file_id *ids = calloc(n, sizeof(*ids)); /* zero equals nothing */
-	struct stat st;
-
-	BUG_ON(!ids);
-	for (unsigned i = 0; i < n; i++) {
-		if (!file_stat(files[i], &st))
-			file_id_of(&st, &ids[i]);
-		file_unref(files[i]);
-	}
-	free(files);
-	return ids;
-}
-
-static struct file_id *chain_ids(const struct image *img, unsigned *n)
-{
-	struct file **files = chain_files(img, n);
-
-	return files_ids(files, *n);
-}
-
-static bool lists_equal(const struct file_id *a, unsigned na,
-			const struct file_id *b, unsigned nb)
-{
-	if (na != nb)
-		return false;
-	for (unsigned i = 0; i < na; i++)
-		if (!file_id_equal(&a[i], &b[i]))
-			return false;
-	return true;
-}
-
-bool mimage_files_changed(struct mimage *m)
-{
-	unsigned n;
-	autofree struct file_id *now = chain_ids(m->image, &n);
-
-	return !lists_equal(now, n, m->files, m->nr_files);
-}
-
 int mimage_check_path(struct mimage *m)
 {
 	struct file_id now;
@@ -282,7 +201,7 @@ static void set_image(struct mimage *m, struct image *img)
 
 	with_lock(&m->lock);
 	m->opened++;
-	if (!lists_equal(files, n, m->files, m->nr_files))
+	if (!file_ids_equal(files, n, m->files, m->nr_files))
 		m->same_since = m->opened;
 	free(m->files);
 	m->files = files;

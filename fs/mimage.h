@@ -49,9 +49,19 @@ void mimage_trouble(struct mimage *m, const char *sentence);
 /* A sync or a close failed with @err: is this for good? */
 void mimage_sync_failed(struct mimage *m, int err, bool broken);
 
+/* ---- chain-files.c ---- */
+
 void file_id_of(const struct stat *st, struct file_id *id);
 bool file_id_same_file(const struct file_id *a, const struct file_id *b);
 bool file_id_equal(const struct file_id *a, const struct file_id *b);
+/* Lists, in the same order. */
+bool file_ids_equal(const struct file_id *a, unsigned na,
+		    const struct file_id *b, unsigned nb);
+/* References to the files of the whole chain, the image file first. */
+struct file **chain_files(const struct image *img, unsigned *n);
+/* What they are now; drops the references.  The caller frees the list. */
+struct file_id *files_ids(struct file **files, unsigned n);
+struct file_id *chain_ids(const struct image *img, unsigned *n);
 
 /* ---- life.c ---- */
 

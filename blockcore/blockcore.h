@@ -448,6 +448,9 @@ int meta_get(struct image *img, struct file *f, uint64_t host,
 	     struct mpage **pg);
 int meta_get_new(struct image *img, struct file *f, uint64_t host,
 		 struct mpage **pg);
+/* A copy of bytes, through the cache, also across pages. */
+int meta_peek(struct image *img, struct file *f, void *buf, size_t len,
+	      uint64_t host);
 /* A further pin on a page that is pinned. */
 struct mpage *meta_dup(struct mpage *pg);
 void meta_put(struct mpage *pg);        /* NULL is allowed */

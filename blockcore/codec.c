@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * codec.c - raw deflate, and the question whether bytes are all zero.
+ * codec.c - deflate, raw or with zlib's header and checksum (RFC 1950), and the
+ * question whether bytes are all zero.
  *
  * Knows zlib and libdeflate, and that qcow2 wants raw streams that need no more
  * than 4 KiB of window (qcow2.md 5).  Knows no format, no file and no lock: a
@@ -21,15 +22,19 @@
  * stream is QEMU's bit for bit.  Inflating in one call needs no window of its
  * own (the output is the history), so streams made with 32 KiB decode too.
  */
-enum {
-	WINDOW_BITS = -12,
-	MEM_LEVEL = 9,
+enum wrap { RAW, ZLIB, NR_WRAPS };
+
+static const struct {
+	int window_bits, mem_level;
+} params[NR_WRAPS] = {
+	[RAW] = {-12, 9},
+	[ZLIB] = {15, 8},
 };
 
 /* One per thread, made when first needed. */
 struct deflate_ctx {
-	z_stream enc, dec;
-	bool has_enc, has_dec;
+	z_stream enc[NR_WRAPS], dec[NR_WRAPS];
+	bool has_enc[NR_WRAPS], has_dec[NR_WRAPS];
 #ifdef HAVE_LIBDEFLATE
 	struct libdeflate_decompressor *fast;
 #endif
@@ -43,10 +48,12 @@ static void ctx_free(void *p)
 {
 	struct deflate_ctx *c = p;
 
-	if (c->has_enc)
-		deflateEnd(&c->enc);
-	if (c->has_dec)
-		inflateEnd(&c->dec);
+	for (int w = 0; w < NR_WRAPS; w++) {
+		if (c->has_enc[w])
+			deflateEnd(&c->enc[w]);
+		if (c->has_dec[w])
+			inflateEnd(&c->dec[w]);
+	}
 #ifdef HAVE_LIBDEFLATE
 	libdeflate_free_decompressor(c->fast);
 #endif
@@ -77,22 +84,26 @@ static struct deflate_ctx *ctx_get(void)
 	return c;
 }
 
-static z_stream *ctx_encoder(struct deflate_ctx *c)
+static z_stream *ctx_encoder(struct deflate_ctx *c, enum wrap w)
 {
-	if (c->has_enc)
-		return deflateReset(&c->enc) == Z_OK ? &c->enc : NULL;
-	c->has_enc = deflateInit2(&c->enc, Z_DEFAULT_COMPRESSION, Z_DEFLATED,
-				  WINDOW_BITS, MEM_LEVEL,
-				  Z_DEFAULT_STRATEGY) == Z_OK;
-	return c->has_enc ? &c->enc : NULL;
+	z_stream *z = &c->enc[w];
+
+	if (c->has_enc[w])
+		return deflateReset(z) == Z_OK ? z : NULL;
+	c->has_enc[w] = deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED,
+				     params[w].window_bits, params[w].mem_level,
+				     Z_DEFAULT_STRATEGY) == Z_OK;
+	return c->has_enc[w] ? z : NULL;
 }
 
-static z_stream *ctx_decoder(struct deflate_ctx *c)
+static z_stream *ctx_decoder(struct deflate_ctx *c, enum wrap w)
 {
-	if (c->has_dec)
-		return inflateReset(&c->dec) == Z_OK ? &c->dec : NULL;
-	c->has_dec = inflateInit2(&c->dec, WINDOW_BITS) == Z_OK;
-	return c->has_dec ? &c->dec : NULL;
+	z_stream *z = &c->dec[w];
+
+	if (c->has_dec[w])
+		return inflateReset(z) == Z_OK ? z : NULL;
+	c->has_dec[w] = inflateInit2(z, params[w].window_bits) == Z_OK;
+	return c->has_dec[w] ? z : NULL;
 }
 
 static bool fits_zlib(size_t in_len, size_t out_len)
@@ -101,21 +112,24 @@ static bool fits_zlib(size_t in_len, size_t out_len)
 }
 
 /* True when the whole output came out; false says nothing: zlib judges. */
-static bool decode_fast(struct deflate_ctx *c, const void *in, size_t in_len,
-			void *out, size_t out_len)
+static bool decode_fast(struct deflate_ctx *c, enum wrap w, const void *in,
+			size_t in_len, void *out, size_t out_len)
 {
 #ifdef HAVE_LIBDEFLATE
+	enum libdeflate_result res;
 	size_t used, got = 0;
 
 	if (!c->fast)
 		c->fast = libdeflate_alloc_decompressor();
 	if (!c->fast)
 		return false;
-	return libdeflate_deflate_decompress_ex(c->fast, in, in_len, out,
-						out_len, &used, &got) ==
-		       LIBDEFLATE_SUCCESS && got == out_len;
+	res = (w == RAW ? libdeflate_deflate_decompress_ex
+			: libdeflate_zlib_decompress_ex)(
+		c->fast, in, in_len, out, out_len, &used, &got);
+	return res == LIBDEFLATE_SUCCESS && got == out_len;
 #else
 	(void)c;
+	(void)w;
 	(void)in;
 	(void)in_len;
 	(void)out;
@@ -124,8 +138,8 @@ static bool decode_fast(struct deflate_ctx *c, const void *in, size_t in_len,
 #endif
 }
 
-static int deflate_decode(const void *in, size_t in_len, void *out,
-			  size_t out_len)
+static int decode(enum wrap w, const void *in, size_t in_len, void *out,
+		  size_t out_len)
 {
 	struct deflate_ctx *c = ctx_get();
 	z_stream *z;
@@ -135,9 +149,9 @@ static int deflate_decode(const void *in, size_t in_len, void *out,
 		return -EINVAL;
 	if (!c)
 		return -ENOMEM;
-	if (decode_fast(c, in, in_len, out, out_len))
+	if (decode_fast(c, w, in, in_len, out, out_len))
 		return 0;
-	z = ctx_decoder(c);
+	z = ctx_decoder(c, w);
 	if (!z)
 		return -ENOMEM;
 	z->next_in = (void *)in;
@@ -151,15 +165,15 @@ static int deflate_decode(const void *in, size_t in_len, void *out,
 	return ret == Z_MEM_ERROR ? -ENOMEM : -EIO;
 }
 
-static int deflate_encode(const void *in, size_t in_len, void *out,
-			  size_t out_cap, size_t *n)
+static int encode(enum wrap w, const void *in, size_t in_len, void *out,
+		  size_t out_cap, size_t *n)
 {
 	struct deflate_ctx *c = ctx_get();
 	z_stream *z;
 
 	if (!fits_zlib(in_len, out_cap))
 		return -EINVAL;
-	z = c ? ctx_encoder(c) : NULL;
+	z = c ? ctx_encoder(c, w) : NULL;
 	if (!z)
 		return -ENOMEM;
 	z->next_in = (void *)in;
@@ -179,10 +193,39 @@ static int deflate_encode(const void *in, size_t in_len, void *out,
 	}
 }
 
+static int deflate_decode(const void *in, size_t in_len, void *out,
+			  size_t out_len)
+{
+	return decode(RAW, in, in_len, out, out_len);
+}
+
+static int deflate_encode(const void *in, size_t in_len, void *out,
+			  size_t out_cap, size_t *n)
+{
+	return encode(RAW, in, in_len, out, out_cap, n);
+}
+
 const struct codec codec_deflate = {
 	.name = "deflate",
 	.decode = deflate_decode,
 	.encode = deflate_encode,
+};
+
+static int zlib_decode(const void *in, size_t in_len, void *out, size_t out_len)
+{
+	return decode(ZLIB, in, in_len, out, out_len);
+}
+
+static int zlib_encode(const void *in, size_t in_len, void *out, size_t out_cap,
+		       size_t *n)
+{
+	return encode(ZLIB, in, in_len, out, out_cap, n);
+}
+
+const struct codec codec_zlib = {
+	.name = "zlib",
+	.decode = zlib_decode,
+	.encode = zlib_encode,
 };
 
 /* ---- zeroes ---------------------------------------------------------------

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * codec.h - encoded units: raw deflate and zstd as qcow2 stores them
- * (qcow2.md 5), later zlib grains, bzip2, lzfse.  Contexts are kept per thread.
+ * (qcow2.md 5), zlib for grains and blocks.  Contexts are kept per thread.
  */
 #ifndef BLOCKCORE_CODEC_H
 #define BLOCKCORE_CODEC_H
@@ -20,6 +20,7 @@ struct codec {
 };
 
 extern const struct codec codec_deflate;        /* raw, 4 KiB window */
+extern const struct codec codec_zlib;           /* RFC 1950 */
 extern const struct codec codec_zstd;
 
 /* Memory of the calling thread's contexts is freed when the thread ends. */

@@ -374,6 +374,30 @@ void *meta_bytes(struct mpage *pg)
 	return pg->data;
 }
 
+int meta_peek(struct image *img, struct file *f, void *buf, size_t len,
+	      uint64_t host)
+{
+	unsigned char *p = buf;
+
+	while (len) {
+		size_t in = host % img->page;
+		size_t n = min_u64(len, img->page - in);
+		struct mpage *pg;
+		int ret = meta_get(img, f, host - in, &pg);
+
+		if (ret)
+			return ret;
+		meta_rdlock(pg);
+		memcpy(p, pg->data + in, n);
+		meta_unlock(pg);
+		meta_put(pg);
+		p += n;
+		host += n;
+		len -= n;
+	}
+	return 0;
+}
+
 /* ---- dirty pages ---------------------------------------------------------- */
 
 static void dirty_link(struct engine *e, struct mpage *pg)

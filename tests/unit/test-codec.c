@@ -121,6 +121,26 @@ static void deflate_ignores_what_follows(void **state)
 	assert_memory_equal(unit, back, 1000);
 }
 
+/* With a header and a checksum, which counts. */
+static void zlib_goes_both_ways(void **state)
+{
+	uLongf len = UNIT;
+	size_t n;
+
+	(void)state;
+	fill_unit(3);
+	assert_int_equal(codec_zlib.encode(unit, UNIT, packed, UNIT, &n), 0);
+	assert_int_equal(uncompress(back, &len, packed, n), Z_OK);
+	assert_int_equal(len, UNIT);
+	assert_memory_equal(unit, back, UNIT);
+	n = deflate_with(15, 9);
+	memset(back, 0, UNIT);
+	assert_int_equal(codec_zlib.decode(packed, n, back, UNIT), 0);
+	assert_memory_equal(unit, back, UNIT);
+	packed[n - 1] ^= 1;
+	assert_int_equal(codec_zlib.decode(packed, n, back, UNIT), -EIO);
+}
+
 static void deflate_refuses_rubbish(void **state)
 {
 	size_t n;
@@ -305,6 +325,7 @@ int main(void)
 		cmocka_unit_test(deflate_encodes_as_zlib_does),
 		cmocka_unit_test(deflate_reads_large_windows),
 		cmocka_unit_test(deflate_ignores_what_follows),
+		cmocka_unit_test(zlib_goes_both_ways),
 		cmocka_unit_test(deflate_refuses_rubbish),
 		cmocka_unit_test(what_does_not_shrink_says_so),
 		cmocka_unit_test(zstd_both_ways),

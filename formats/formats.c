@@ -2,11 +2,15 @@
 /* formats.c - the table of formats, in probing order. */
 #include "blockcore.h"
 
+extern const struct format bochs_format;
+extern const struct format cloop_format;
 extern const struct format qcow2_format;
 extern const struct format raw_format;
 
 const struct format *const formats[] = {
 	&qcow2_format,
+	&bochs_format,
+	&cloop_format,
 	&raw_format,
 	NULL,
 };

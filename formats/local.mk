@@ -1,5 +1,7 @@
 libimgcore_a_SOURCES += formats/formats.c
 libimgcore_a_SOURCES += formats/protocol.c
+libimgcore_a_SOURCES += formats/bochs.c
+libimgcore_a_SOURCES += formats/cloop.c
 libimgcore_a_SOURCES += formats/raw.c
 libimgcore_a_SOURCES += formats/qcow2.h
 libimgcore_a_SOURCES += formats/qcow2-alloc.c

@@ -307,6 +307,14 @@ random_file() {
 	}' > "$1"
 }
 
+# poke FILE OFFSET BYTES(hex): overwrites them in place.
+poke() {
+	python3 -c 'import sys
+with open(sys.argv[1], "r+b") as f:
+    f.seek(int(sys.argv[2]))
+    f.write(bytes.fromhex(sys.argv[3]))' "$@"
+}
+
 # paused POINT COMMAND...: starts the command and returns when it waits at that
 # pause point.  resume lets it go on; $pid is its id, for wait.
 paused() {

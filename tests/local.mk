@@ -47,6 +47,8 @@ tests_libtest_a_SOURCES += tests/lib/testfmt.c
 tests_libtest_a_SOURCES += tests/lib/hammer.c
 
 # ---- scripts ----
+SCRIPT_TESTS += tests/bochs.sh
+SCRIPT_TESTS += tests/cloop.sh
 SCRIPT_TESTS += tests/compare.sh
 SCRIPT_TESTS += tests/convert-backing.sh
 SCRIPT_TESTS += tests/convert-concat.sh

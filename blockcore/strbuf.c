@@ -22,7 +22,8 @@ static void grow(struct strbuf *sb, size_t more)
 void strbuf_add(struct strbuf *sb, const void *data, size_t n)
 {
 	grow(sb, n);
-	memcpy(sb->text + sb->len, data, n);
+	if (n)
+		memcpy(sb->text + sb->len, data, n);
 	sb->len += n;
 	sb->text[sb->len] = '\0';
 }

@@ -180,7 +180,7 @@ NOT_SANITIZED = tests/memory.sh tests/views-many-extents.py
 SANITIZED_TESTS = $(filter-out $(NOT_SANITIZED),$(TESTS))
 SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
 	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:log_path=$(abs_top_builddir)/sanitizer \
-	UBSAN_OPTIONS=print_stacktrace=1 \
+	UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abs_top_builddir)/sanitizer \
 	TSAN_OPTIONS=halt_on_error=1:log_path=$(abs_top_builddir)/sanitizer
 # A daemon's finding fails no test by itself: its log does.
 SAN_VERDICT = tests/report . && \

@@ -362,7 +362,7 @@ int main(int argc, char **argv)
 		{ NULL, 0, NULL, 0 },
 	};
 	struct world w;
-	int c;
+	int c, ret;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		parse_option(c, optarg);
@@ -372,5 +372,7 @@ int main(int argc, char **argv)
 		opt.size = max_u64(MiB, 40 * opt.cluster);
 	must_ok(world_init(&w, opt.size / SECTOR_SIZE), NULL, "memory");
 	make_template(&w);
-	return run_all(&w);
+	ret = run_all(&w);
+	world_free(&w);
+	return ret;
 }

@@ -156,6 +156,27 @@ static void step(struct worker *k)
 		do_write(k);
 }
 
+/*
+ * A write whose fate is not known, and the power failure.  Half of both meet a
+ * flush; the former then a second one, which must not claim that all is well.
+ * Returns how many flushes.
+ */
+static unsigned mishap(struct work *work, unsigned i)
+{
+	bool lost = work->lost_write && i == work->cut_at - work->cut_at / 8;
+
+	if (lost)
+		power_unknown_fate(work->disk, 1 + work->cut_requests,
+				   -ETIMEDOUT);
+	if (i == work->cut_at) {
+		atomic_store(&work->cut, true);
+		power_crash_after(work->disk, 1 + work->cut_requests);
+	}
+	if (!(work->seed & 1))
+		return 0;
+	return lost ? 2 : i == work->cut_at;
+}
+
 static void *worker_main(void *data)
 {
 	struct worker *k = data;
@@ -164,20 +185,12 @@ static void *worker_main(void *data)
 
 	while ((i = atomic_fetch_add(&work->done, 1)) < work->ops &&
 	       !atomic_load(&work->misread)) {
-		if (work->lost_write && i == work->cut_at / 2)
-			power_unknown_fate(work->disk,
-					   1 + work->cut_requests,
-					   -ETIMEDOUT);
-		if (i == work->cut_at) {
-			atomic_store(&work->cut, true);
-			power_crash_after(work->disk,
-					  1 + work->cut_requests);
-		}
-		/* Half of the failures meet a flush. */
-		if (i == work->cut_at && work->seed & 1)
-			do_flush(k);
-		else
+		unsigned flushes = mishap(work, i);
+
+		if (!flushes)
 			step(k);
+		while (flushes--)
+			do_flush(k);
 	}
 	return NULL;
 }

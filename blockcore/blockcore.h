@@ -227,6 +227,19 @@ struct format_admin {
 		    struct err *err);
 	/* NULL: "This image format does not support checks". */
 	int (*check)(struct image *img, struct check_result *res);
+	/*
+	 * check -r, through image_repair(): what check() finds, and puts right
+	 * as much of it as @fix (enum check_fix) allows.  What was put right
+	 * counts in *_fixed, the rest in leaks, corruptions, check_errors.
+	 * Changes the file only by repair_write(), repair_zero() and
+	 * repair_barrier(), in an order in which the power may fail at any
+	 * moment: what is left then must be repairable by another run, and no
+	 * guest data may be lost that was there before.  On return what @img
+	 * remembers (priv) is as if it had just been opened.  NULL: the same
+	 * sentence.
+	 */
+	int (*repair)(struct image *img, unsigned fix,
+		      struct check_result *res);
 };
 
 /* All formats of this build, in probing order; ends with NULL. */
@@ -266,6 +279,9 @@ enum image_flag {
 	IMAGE_NO_LOCK    = 1 << 7,
 	IMAGE_DISCARD    = 1 << 8,      /* give freed host space back (punch) */
 	IMAGE_RESIZE     = 1 << 9,      /* hold 103 on raw too (growable) */
+	IMAGE_REPAIR     = 1 << 10,     /* for check -r, with RDWR and CHECK:
+					 * nor are marks that a repair clears
+					 * (corrupt, dirty) */
 	IMAGE_STILL      = 1 << 11,     /* convert source: nobody may change it,
 					 * raw or not, nor what is below it */
 };
@@ -378,6 +394,17 @@ bool image_is_dirty(struct image *img);
 /* Counts the changes of this layer's metadata since it was opened: the same
  * number, the same metadata. */
 uint64_t image_changes(const struct image *img);
+/*
+ * check -r of an image that was opened with IMAGE_RDWR | IMAGE_CHECK |
+ * IMAGE_REPAIR and that nobody uses meanwhile.  Everything is durable on
+ * return.  -ENOTSUP: the format cannot.  The caller checks again when anything
+ * was fixed.
+ */
+enum check_fix {
+	CHECK_FIX_LEAKS  = 1 << 0,
+	CHECK_FIX_ERRORS = 1 << 1,
+};
+int image_repair(struct image *img, unsigned fix, struct check_result *res);
 /* Raw only for now: grows the virtual size. */
 int image_grow(struct image *img, uint64_t size, struct err *err);
 
@@ -488,6 +515,18 @@ void space_retire(struct image *img, struct file *f, uint64_t host,
  * answer is over.
  */
 void image_wait_epochs(struct image *img);
+
+/*
+ * For admin->repair(): bytes of metadata (or of zeroes) into the file, around
+ * the cache, whose pages there are dropped.  The first one marks the image
+ * (rule 12: runs dirty(), which sees IMAGE_REPAIR).
+ */
+int repair_write(struct image *img, struct file *f, const void *buf,
+		 size_t len, uint64_t host);
+int repair_zero(struct image *img, struct file *f, uint64_t host,
+		uint64_t len);
+/* What was written so far is durable before anything that follows. */
+int repair_barrier(struct image *img);
 
 /* The image was found corrupt at runtime: logs once, writes become -EUCLEAN. */
 void image_corrupt(struct image *img, const char *fmt, ...) printf_like(2, 3);

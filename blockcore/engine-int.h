@@ -10,6 +10,7 @@
  *   unit.c    decoded units
  *   read.c, write.c, unmap.c    bytes
  *   walk.c    extents through the chain
+ *   repair.c  check -r
  *   engine.c  birth, death, marks
  */
 #ifndef BLOCKCORE_ENGINE_INT_H

@@ -92,8 +92,8 @@ static int open_node_below(const struct opening *op, struct image *img,
 			   const struct json *node, struct err *err)
 {
 	const unsigned own = IMAGE_RDWR | IMAGE_RDWR_LATER | IMAGE_CHECK |
-			     IMAGE_ALONE | IMAGE_DISCARD | IMAGE_RESIZE |
-			     IMAGE_INNER;
+			     IMAGE_REPAIR | IMAGE_ALONE | IMAGE_DISCARD |
+			     IMAGE_RESIZE | IMAGE_INNER;
 	struct opening below = {
 		.args = op->args,
 		.flags = op->flags & ~own,

@@ -118,7 +118,8 @@ static int open_inner(const struct opening *op, struct image *img,
 	if (op->nested >= NESTED_MAX)
 		return err_set(err, -ELOOP, "Too many nodes in one image");
 	inner.nested++;
-	inner.flags &= ~(unsigned)(IMAGE_CHECK | IMAGE_NO_BACKING);
+	inner.flags &= ~(unsigned)(IMAGE_CHECK | IMAGE_REPAIR |
+				   IMAGE_NO_BACKING);
 	if (!img->fmt || !img->fmt->probed_guard)
 		inner.flags |= IMAGE_INNER;
 	ret = image_open_node(&inner, node, &file, err);

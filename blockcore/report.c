@@ -497,6 +497,16 @@ void report_check(struct strbuf *out, const struct check_result *res,
 			      res->image_end_offset);
 }
 
+void report_check_fixed(struct strbuf *out, const struct check_result *res)
+{
+	if (!res->leaks_fixed && !res->corruptions_fixed)
+		return;
+	strbuf_printf(out, "The following inconsistencies were found and"
+		      " repaired:\n\n    %" PRIu64 " leaked clusters\n    %"
+		      PRIu64 " corruptions\n\nDouble checking the fixed image"
+		      " now...\n", res->leaks_fixed, res->corruptions_fixed);
+}
+
 int report_check_code(const struct check_result *res)
 {
 	if (res->check_errors)

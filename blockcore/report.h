@@ -28,6 +28,9 @@ void report_info_text(struct strbuf *out, const struct json *info);
 void report_check(struct strbuf *out, const struct check_result *res,
 		  const char *name, const char *format,
 		  enum report_format how);
+/* What check -r says of what it has put right; nothing when that was nothing.
+ * Human form only. */
+void report_check_fixed(struct strbuf *out, const struct check_result *res);
 /* imgctl check's exit code: 0 clean, 2 corruptions, 3 leaks, 1 errors. */
 int report_check_code(const struct check_result *res);
 

@@ -415,8 +415,13 @@ static int check_usable(struct image *img, struct err *err)
 	return q->usable ? 0 : err_set(err, -ENOTSUP, "qcow2: %s are not supported", what);
 }
 
-static int check_writable(const struct qcow2 *q, struct err *err)
+static int check_writable(const struct image *img, struct err *err)
 {
+	const struct qcow2 *q = qcow2_of(img);
+
+	/* What is in the way of others is what a repair is for. */
+	if (img->flags & IMAGE_REPAIR)
+		return 0;
 	if (q->incompat & QINCOMPAT_CORRUPT)
 		return err_set(err, -EUCLEAN, "qcow2: Image is corrupt; cannot"
 			       " be opened read/write");
@@ -458,7 +463,7 @@ static int read_tables_and_names(struct image *img, const unsigned char *h,
 	if (!ret)
 		ret = check_usable(img, err);
 	if (!ret && img->want_write)
-		ret = check_writable(q, err);
+		ret = check_writable(img, err);
 	if (!ret)
 		ret = qcow2_alloc_init(img, reftable, clusters);
 	if (ret)
@@ -474,7 +479,7 @@ static int check_features(struct image *img, struct err *err)
 	if (q->incompat & ~QINCOMPAT_KNOWN)
 		return refuse_features(q, err);
 	if (img->want_write && q->incompat & QINCOMPAT_CORRUPT)
-		return check_writable(q, err);
+		return check_writable(img, err);
 	if (q->refcount_order > 6)
 		return err_set(err, -EINVAL, "Reference count entry width too"
 			       " large; may not exceed 64 bits");
@@ -571,7 +576,7 @@ static int qcow2_open(struct image *img, struct err *err)
 static int qcow2_upgrade(struct image *img, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	int ret = check_writable(q, err);
+	int ret = check_writable(img, err);
 
 	return ret ? ret : qcow2_alloc_init(img, q->reftable_offset,
 					    q->reftable_clusters);
@@ -584,8 +589,14 @@ static int qcow2_dirty(struct image *img)
 	struct qcow2 *q = qcow2_of(img);
 	unsigned char bytes[8];
 	uint64_t keep = q->autoclear & QAUTOCLEAR_DATA_RAW;
-	int ret = qcow2_alloc_begin(img);
+	int ret = 0;
 
+	/* A repair changes nothing that the guest sees, and allocates by
+	 * itself. */
+	if (img->flags & IMAGE_REPAIR)
+		keep = q->autoclear & QAUTOCLEAR_KNOWN;
+	else
+		ret = qcow2_alloc_begin(img);
 	if (ret || q->version < 3 || keep == q->autoclear)
 		return ret;
 	be64_put(bytes, keep);
@@ -601,9 +612,10 @@ static int qcow2_clean(struct image *img)
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t size;
-	int ret = file_size(img->file, &size);
+	int ret = img->flags & IMAGE_REPAIR ? 0 :
+		  file_size(img->file, &size);
 
-	if (ret || !img->file->traits.grows || size >= q->used_end)
+	if (ret || img->flags & IMAGE_REPAIR || !img->file->traits.grows || size >= q->used_end)
 		return ret;
 	return file_truncate(img->file, q->used_end);
 }

@@ -14,6 +14,8 @@ static const struct {
 	{ BEYOND_CHECK, "bochs" },
 	{ BEYOND_CHECK, "cloop" },
 	{ BEYOND_CHECK, "dmg" },
+	{ BEYOND_REPAIR, "vmdk" },
+	{ BEYOND_REPAIR, "vdi" },
 	{ BEYOND_SAFE, NULL },
 };
 

@@ -2,6 +2,8 @@
 /*
  * check.c - `imgctl check`: is the metadata of an image sound?
  *
+ * -r repairs, then looks a second time.
+ *
  * Findings go to stderr as they are found, the summary to stdout; exit codes
  * are 0 sound, 1 could not be checked, 2 corrupt, 3 only leaks, 63 the format
  * has no check.
@@ -18,7 +20,8 @@ static const struct cmd_option check_options[] = {
 	OPTION_IMAGE_OPTS,
 	{ 'T', "cache", "CACHE", "how to read (default: writeback)",
 	  OPT_LONG_10 },
-	{ 'r', "repair", "leaks|all", "", OPT_LONG_10 | OPT_ALIAS },
+	{ 'r', "repair", "leaks|all", "put right what was found: leaked space"
+	  " only, or errors too", OPT_LONG_10 },
 	OPTION_SHARE,
 	{ OPT_OUTPUT, "output", "human|json", "how to print", 0 },
 	OPTIONS_COMMON,
@@ -27,6 +30,7 @@ static const struct cmd_option check_options[] = {
 
 struct check {
 	struct open_how how;
+	unsigned fix;           /* check_fix */
 	enum report_format output;
 	bool quiet;
 };
@@ -54,33 +58,75 @@ static void say_finding(void *data, const char *line)
 		fprintf(stderr, "%s\n", line);
 }
 
-static int no_check(const struct check *ck)
+static bool can_check(const struct check *ck, const struct format *fmt)
 {
-	(void)ck;
-	say_error("This image format does not support checks");
-	return EXIT_NO_CHECK;
+	const struct format_admin *admin = fmt->admin;
+
+	if (!admin || !admin->check || beyond_qemu(BEYOND_CHECK, fmt->name))
+		return false;
+	return !ck->fix || (admin->repair &&
+			    !beyond_qemu(BEYOND_REPAIR, fmt->name));
+}
+
+static void print(const struct check *ck, const struct strbuf *out)
+{
+	if (!ck->quiet)
+		fwrite(out->text, 1, out->len, stdout);
+	fflush(stdout);
+}
+
+/* What was repaired is said, and the whole image looked at again: what is left
+ * and the exit code are of that. */
+static int check_twice(const struct check *ck, struct image *img,
+		       struct check_result *res)
+{
+	struct check_result again = {
+		.say = say_finding,
+		.leaks_fixed = res->leaks_fixed,
+		.corruptions_fixed = res->corruptions_fixed,
+	};
+	autostrbuf out = STRBUF_INIT;
+	int ret;
+
+	if (ck->output == REPORT_HUMAN) {
+		report_check_fixed(&out, res);
+		print(ck, &out);
+	}
+	ret = img->fmt->admin->check(img, &again);
+	*res = again;
+	return ret;
+}
+
+static int run(const struct check *ck, struct image *img,
+	       struct check_result *res)
+{
+	int ret = ck->fix ? image_repair(img, ck->fix, res) :
+		  img->fmt->admin->check(img, res);
+
+	if (!ret && (res->leaks_fixed || res->corruptions_fixed))
+		ret = check_twice(ck, img, res);
+	return ret;
 }
 
 static int check_image(const struct check *ck, struct image *img,
 		       const char *name)
 {
-	const struct format_admin *admin = img->fmt->admin;
 	struct check_result res = { .say = say_finding };
 	autostrbuf out = STRBUF_INIT;
 	int ret;
 
-	if (!admin || !admin->check || beyond_qemu(BEYOND_CHECK, img->fmt->name))
-		return no_check(ck);
+	if (!can_check(ck, img->fmt)) {
+		say_error("This image format does not support checks");
+		return EXIT_NO_CHECK;
+	}
 	pause_point("command");
-	ret = admin->check(img, &res);
+	ret = run(ck, img, &res);
 	if (ret) {
 		say_error("Check failed: %s", strerror(-ret));
 		return 1;
 	}
-	if (!ck->quiet) {
-		report_check(&out, &res, name, img->fmt->name, ck->output);
-		fwrite(out.text, 1, out.len, stdout);
-	}
+	report_check(&out, &res, name, img->fmt->name, ck->output);
+	print(ck, &out);
 	if (res.check_errors)
 		say_error("Check failed");
 	return report_check_code(&res);
@@ -89,21 +135,29 @@ static int check_image(const struct check *ck, struct image *img,
 static int check_file(const struct check *ck, const char *name)
 {
 	struct image *img = tool_open(name, &ck->how);
-	int rc;
+	int ret, rc;
 
 	if (!img)
 		return 1;
 	rc = check_image(ck, img, name);
-	image_close(img);
+	ret = image_close(img);
+	if (ret) {
+		say_error("Could not close '%s': %s", name, strerror(-ret));
+		rc = 1;
+	}
 	return rc;
 }
 
-static int bad_repair(struct cmdline *cl, const char *arg)
+/* -r: 0, or the exit code of a usage error. */
+static int take_repair(struct cmdline *cl, struct check *ck, const char *arg)
 {
-	if (!strcmp(arg, "leaks") || !strcmp(arg, "all")) {
-		say_error("Repairing is not available in this version yet");
-		return 1;
-	}
+	ck->how.flags |= IMAGE_RDWR | IMAGE_REPAIR;
+	ck->fix = CHECK_FIX_LEAKS;
+	if (!strcmp(arg, "leaks"))
+		return 0;
+	ck->fix |= CHECK_FIX_ERRORS;
+	if (!strcmp(arg, "all"))
+		return 0;
 	if (qemu_compat() < 100)
 		return usage_error(cl, "Unknown option value for -r (expecting"
 				   " 'leaks' or 'all'): %s", arg);
@@ -131,7 +185,10 @@ static int check_run(struct cmdline *cl)
 			cache = arg;
 			break;
 		case 'r':
-			return bad_repair(cl, arg);
+			rc = take_repair(cl, &ck, arg);
+			if (rc)
+				return rc;
+			break;
 		case 'U':
 			ck.how.flags |= IMAGE_SHARE;
 			break;
@@ -159,7 +216,7 @@ const struct command cmd_check = {
 	.name = "check",
 	.operands = "FILE",
 	.help = "Looks for leaked space and corruption in the metadata of an"
-		" image, without changing it. Exit codes: 0 sound, 1 could not"
+		" image, and repairs it only where -r asks for that. Exit codes: 0 sound, 1 could not"
 		" be checked, 2 corrupt, 3 leaked space only, 63 the format"
 		" has nothing to check.",
 	.options = check_options,

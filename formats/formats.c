@@ -5,10 +5,16 @@
 extern const struct format bochs_format;
 extern const struct format cloop_format;
 extern const struct format qcow2_format;
+extern const struct format qcow_format;
+extern const struct format qed_format;
 extern const struct format raw_format;
+extern const struct format vmdk_format;
 
 const struct format *const formats[] = {
 	&qcow2_format,
+	&qcow_format,
+	&qed_format,
+	&vmdk_format,
 	&bochs_format,
 	&cloop_format,
 	&raw_format,

@@ -71,10 +71,11 @@ SCRIPT_TESTS += tests/man.sh
 SCRIPT_TESTS += tests/qcow2-enospc.sh
 SCRIPT_TESTS += tests/qcow2-hostile.py
 SCRIPT_TESTS += tests/qcow2-layout.sh
-SCRIPT_TESTS += tests/qcow2-random.py
+SCRIPT_TESTS += tests/write-random.py
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
 
 SCRIPT_TESTS += tests/judge.sh
+SCRIPT_TESTS += tests/qcow-qed.sh
 SCRIPT_TESTS += tests/qcow2-check.py
 SCRIPT_TESTS += tests/qcow2-create.py
 
@@ -113,6 +114,7 @@ SCRIPT_TESTS += tests/mount-host-full.sh
 SCRIPT_TESTS += tests/mount-trunc.sh
 SCRIPT_TESTS += tests/mount-kill.py
 SCRIPT_TESTS += tests/mount-workers.py
+SCRIPT_TESTS += tests/vmdk-read.sh
 SCRIPT_TESTS += tests/views.sh
 SCRIPT_TESTS += tests/mount-requests.sh
 SCRIPT_TESTS += tests/views-many-extents.py

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Random writes, zeroes, holes, discards and compressed writes to qcow2 images,
-by one thread and by many at once: the guest reads what was stored last, whoever
-asks (qemu-img), and qemu-img check finds nothing, not even a leak.  Programs
-that end without a flush leak, and do no other harm.
+"""Random writes, zeroes, holes, discards and compressed writes to images, by one
+thread and by many at once: the guest reads what was stored last, whoever asks
+(qemu-img), and qemu-img check finds nothing, not even a leak.  Programs that end
+without a flush leak, and do no other harm.
 
-    tests/qcow2-random.py [SEED [ROUNDS]]    more of it
+    tests/write-random.py [SEED [ROUNDS]]    more of it
 """
 import os
 import random
@@ -18,17 +18,26 @@ TOP = os.environ.get('top_builddir', os.path.dirname(os.path.abspath(__file__))
                      + '/..')
 IMGIO = os.path.abspath(TOP + '/tests/imgio')
 
-SHAPES = [      # create options, size
-    ('cluster_size=512', 700 * 1024),
-    ('cluster_size=512,refcount_bits=64', 700 * 1024 + 512),
-    ('cluster_size=512,refcount_bits=1', 300 * 1024),
-    ('cluster_size=1k,compat=0.10', 1 << 20),
-    ('cluster_size=4k,refcount_bits=8', (6 << 20) + 1536),
-    ('cluster_size=64k', 8 << 20),
-    ('cluster_size=64k,compat=0.10', (8 << 20) + 512),
-    ('cluster_size=64k,compression_type=zstd,refcount_bits=32', 8 << 20),
-    ('cluster_size=2M,refcount_bits=2', 16 << 20),
+SHAPES = [      # format, create options, cluster size, size
+    ('qcow2', 'cluster_size=512', 512, 700 * 1024),
+    ('qcow2', 'cluster_size=512,refcount_bits=64', 512, 700 * 1024 + 512),
+    ('qcow2', 'cluster_size=512,refcount_bits=1', 512, 300 * 1024),
+    ('qcow2', 'cluster_size=1k,compat=0.10', 1024, 1 << 20),
+    ('qcow2', 'cluster_size=4k,refcount_bits=8', 4096, (6 << 20) + 1536),
+    ('qcow2', 'cluster_size=64k', 65536, 8 << 20),
+    ('qcow2', 'cluster_size=64k,compat=0.10', 65536, (8 << 20) + 512),
+    ('qcow2', 'cluster_size=64k,compression_type=zstd,refcount_bits=32',
+     65536, 8 << 20),
+    ('qcow2', 'cluster_size=2M,refcount_bits=2', 2 << 20, 16 << 20),
+    ('qcow', '', 4096, (8 << 20) + 512),
+    ('qed', 'cluster_size=4k,table_size=2', 4096, (6 << 20) + 1536),
+    ('qed', 'cluster_size=64k', 65536, (8 << 20) + 512),
 ]
+# What a format can do; qemu-img's exit codes for it: checked when all is well,
+# and after the end of a program.
+CAN_PUNCH = {'qcow2'}
+GOOD = {'qcow2': {0}, 'qed': {0, 3}, 'qcow': {63}}
+LEFT = {'qcow2': {0, 3}, 'qed': {0, 3}, 'qcow': {63}}
 
 
 def run(*args, **kw):
@@ -38,12 +47,15 @@ def run(*args, **kw):
 class Model(bytearray):
     """What the guest reads."""
     below = b''     # what it reads where nothing is stored
+    fmt = ''
 
 
-def create(rng, options, size):
+def create(rng, fmt, options, size):
     """An image, perhaps over a backing file."""
     model = Model(size)
-    args = ['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', options]
+    model.fmt = fmt
+    args = ['qemu-img', 'create', '-q', '-f', fmt]
+    args += ['-o', options] if options else []
     if rng.random() < 0.5:
         n = rng.choice([size, size // 2 // 512 * 512, size + 65536])
         base = bytes(rng.randrange(1, 256) for _ in range(64)) * (n // 64)
@@ -51,7 +63,7 @@ def create(rng, options, size):
             f.write(base)
         model[:min(n, size)] = base[:min(n, size)]
         args += ['-b', 'base.raw', '-F', 'raw']
-    run(*args, 'a.qcow2', str(size))
+    run(*args, 'a.img', str(size))
     model.below = bytes(model)
     return model
 
@@ -78,7 +90,7 @@ def one(rng, model, unit, lo, hi, packs):
         return 'write -z %s %d %d' % (rng.choice(['', '-u']), off, n)
     if kind < 0.65:
         return 'allocate %d %d' % (off, n)
-    if kind < 0.7:
+    if kind < 0.7 and model.fmt in CAN_PUNCH:
         first, end = -(-off // unit) * unit, (off + n) // unit * unit
         if off + n == len(model):       # that unit is whole as well
             end = off + n
@@ -112,13 +124,21 @@ def batch(rng, model, unit, threads, packs):
         [j.split('\n')[1] for j in jobs if '\n' in j]
 
 
-def imgio(lines, threads):
-    run(IMGIO, '-f', 'qcow2', '-d', 'unmap', '-T', str(threads), 'a.qcow2',
+def check(fmt, good):
+    p = subprocess.run(['qemu-img', 'check', '-q', '-f', fmt, 'a.img'],
+                       stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    if p.returncode not in good:
+        sys.exit("check: %d %s" % (p.returncode, (p.stdout + p.stderr).decode()[:1000]))
+    return p.returncode
+
+
+def imgio(fmt, lines, threads):
+    run(IMGIO, '-f', fmt, '-d', 'unmap', '-T', str(threads), 'a.img',
         input='\n'.join(lines + ['']).encode())
 
 
-def guest():
-    run('qemu-img', 'convert', '-O', 'raw', 'a.qcow2', 'a.raw')
+def guest(fmt):
+    run('qemu-img', 'convert', '-f', fmt, '-O', 'raw', 'a.img', 'a.raw')
     with open('a.raw', 'rb') as f:
         return f.read()
 
@@ -138,9 +158,9 @@ def session(rng, model, unit, packs):
     for _ in range(4):
         lines += batch(rng, model, unit, threads, packs)
         lines += ['wait'] + rng.choice([[], ['flush']])
-    imgio(lines, threads)
-    run('qemu-img', 'check', '-q', 'a.qcow2')
-    got = guest()
+    imgio(model.fmt, lines, threads)
+    check(model.fmt, GOOD[model.fmt])
+    got = guest(model.fmt)
     for i in differ(got, model):
         sys.exit('byte %d is %d, not %d' % (i, got[i], model[i]))
 
@@ -149,30 +169,29 @@ def killed(rng, model, unit, packs):
     """Ends without a flush: some space may leak, nothing else is wrong, and
     every byte is what it was or what became of it."""
     before = bytes(model)
-    imgio(batch(rng, model, unit, 8, packs) + ['abort'], 8)
-    p = subprocess.run(['qemu-img', 'check', '-q', 'a.qcow2'],
-                       stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    if p.returncode not in (0, 3):
-        sys.exit('check: %d %s' % (p.returncode, p.stdout.decode()[:1000]))
-    got = guest()
+    imgio(model.fmt, batch(rng, model, unit, 8, packs) + ['abort'], 8)
+    left = check(model.fmt, LEFT[model.fmt])
+    got = guest(model.fmt)
     for i in differ(got, model):
         if got[i] not in (before[i], 0, model.below[i]):
             sys.exit('byte %d is %d, neither %d nor %d' %
                      (i, got[i], before[i], model[i]))
-    if p.returncode:
-        run('qemu-img', 'check', '-q', '-r', 'leaks', 'a.qcow2',
+    if left and model.fmt == 'qcow2':
+        run('qemu-img', 'check', '-q', '-r', 'leaks', 'a.img',
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     model[:] = got
 
 
-def play(rng, options, size):
-    for leftover in ('a.qcow2', 'base.raw'):
+def play(rng, fmt, options, unit, size):
+    for leftover in ('a.img', 'base.raw'):
         if os.path.exists(leftover):
             os.unlink(leftover)
-    model = create(rng, options, size)
-    packs = 'compat' not in options     # it has to be a hole before
-    unit = {'512': 512, '1k': 1024, '4k': 4096, '64k': 65536,
-            '2M': 2 << 20}[options.split(',')[0].split('=')[1]]
+    model = create(rng, fmt, options, size)
+    if fmt == 'qcow':           # it chooses smaller ones over a backing file
+        with open('a.img', 'rb') as f:
+            unit = 1 << f.read(33)[32]
+    # It has to be a hole before.
+    packs = fmt == 'qcow2' and 'compat' not in options
     for _ in range(2):
         session(rng, model, unit, packs)
         killed(rng, model, unit, packs)
@@ -189,9 +208,10 @@ def main():
         os.chdir(tmp)
         try:
             for s in range(seed, seed + rounds):
-                for options, size in SHAPES:
-                    print('seed', s, options, flush=True)
-                    play(random.Random('%d %s' % (s, options)), options, size)
+                for fmt, options, unit, size in SHAPES:
+                    print('seed', s, fmt, options, flush=True)
+                    play(random.Random('%d %s%s' % (s, fmt, options)), fmt,
+                         options, unit, size)
         except BaseException:
             keep = os.environ.get('KEEP')
             if keep:

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vmdk.c - VMware's disks (vmdk.md), read-only: a descriptor, alone or inside a
+ * sparse file, and the extents that it names, each a file of its own.
+ *
+ * Knows how extents follow each other and how a layer finds its parent.  Other
+ * files than the image's are only reached through child_open().
+ */
+#include "vmdk.h"
+
+#include "json.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define KDMV 0x564d444bu        /* little-endian */
+#define COWD 0x44574f43u
+#define TEXT_MAX (1 * MiB)
+#define DEFAULT_UNIT 65536u
+
+/* ---- probing ------------------------------------------------------------- */
+
+/* raw.md: the first line that is no comment is "version=N". */
+static bool is_descriptor(const unsigned char *p, size_t len)
+{
+	size_t at = 0;
+
+	while (at < len && p[at] == '#') {
+		while (at < len && p[at] != '\n')
+			at++;
+		at++;
+	}
+	if (at >= len || len - at < 10 || memcmp(p + at, "version=", 8) ||
+	    p[at + 8] < '1' || p[at + 8] > '3')
+		return false;
+	at += 9;
+	return p[at] == '\n' || (p[at] == '\r' && at + 1 < len &&
+				 p[at + 1] == '\n');
+}
+
+static int vmdk_probe(const struct probe *p)
+{
+	uint32_t magic = p->head_len >= 4 ? le32_at(p->head) : 0;
+
+	return magic == KDMV || magic == COWD ||
+	       is_descriptor(p->head, min_u64(p->head_len, p->size)) ? 100 : 0;
+}
+
+/* ---- opening ------------------------------------------------------------- */
+
+static int read_text(struct file *f, uint64_t off, uint64_t len, char **out,
+		     struct err *err)
+{
+	char *text;
+	int ret;
+
+	if (len > TEXT_MAX)
+		return err_set(err, -EFBIG, "The VMDK descriptor is too large");
+	text = calloc(1, len + 1);
+	if (!text)
+		return -ENOMEM;
+	ret = file_read(f, text, len, off);
+	if (ret) {
+		free(text);
+		return err_errno(err, ret, "Could not read the descriptor");
+	}
+	*out = text;
+	return 0;
+}
+
+/* *@alone: the file is its own only extent. */
+static int read_descriptor(struct image *img, char **text, bool *alone,
+			   struct err *err)
+{
+	unsigned char magic[4];
+	uint64_t size, off = 0, len = 0;
+	int ret = file_size(img->file, &size);
+
+	if (!ret && !size)
+		return err_set(err, -EINVAL, "File is too small, not a valid"
+			       " image");
+	if (!ret)
+		ret = file_read(img->file, magic, sizeof(magic), 0);
+	if (ret)
+		return err_errno(err, ret, "Could not read the image");
+	*alone = le32_at(magic) == KDMV;
+	if (!*alone)
+		return read_text(img->file, 0, size, text, err);
+	ret = vmdk_embedded(img->file, &off, &len, err);
+	return ret ? ret : read_text(img->file, off, min_u64(len, size), text,
+				     err);
+}
+
+static bool type_is_one_of(const char *type, const char *const *list)
+{
+	for (; *list; list++)
+		if (!strcmp(type, *list))
+			return true;
+	return false;
+}
+
+static int check_type(const struct vmdk *v, bool alone, struct err *err)
+{
+	static const char *const inside[] = {
+		"monolithicSparse", "streamOptimized", NULL,
+	};
+	static const char *const beside[] = {
+		"monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
+		"vmfs", "vmfsSparse", NULL,
+	};
+
+	if (type_is_one_of(v->create_type, alone ? inside : beside))
+		return 0;
+	return err_set(err, -ENOTSUP, "Unsupported image type '%s'",
+		       v->create_type);
+}
+
+/* The file itself; what its descriptor calls it does not matter. */
+static int open_alone(struct image *img, struct err *err)
+{
+	struct vmdk *v = vmdk_of(img);
+	struct vmdk_extent *x = calloc(1, sizeof(*x));
+
+	if (!x)
+		return -ENOMEM;
+	for (unsigned i = 0; i < v->nr; i++) {
+		free(v->extents[i].type);
+		free(v->extents[i].name);
+	}
+	free(v->extents);
+	v->extents = x;
+	v->nr = 1;
+	x->store = VMDK_SPARSE;
+	x->type = strdup("");
+	x->file = file_ref(img->file);
+	return x->type ? vmdk_sparse_open(x, err) : -ENOMEM;
+}
+
+static int open_extent(struct image *img, unsigned i, struct err *err)
+{
+	struct vmdk_extent *x = &vmdk_of(img)->extents[i];
+	char role[32];
+	int ret;
+
+	if (x->store == VMDK_ZERO)
+		return 0;
+	snprintf(role, sizeof(role), "extents.%u", i);
+	ret = child_open(img, role, x->name, 0, &x->file, err);
+	if (ret)
+		return err_errno(err, ret, "Could not open '%s'", x->name);
+	return x->store == VMDK_SPARSE ? vmdk_sparse_open(x, err) :
+	       file_size(x->file, &x->file_end);
+}
+
+static int open_extents(struct image *img, bool alone, struct err *err)
+{
+	const struct vmdk *v = vmdk_of(img);
+	const struct vmdk_extent *last;
+	int ret = 0;
+
+	if (alone)
+		ret = open_alone(img, err);
+	for (unsigned i = 0; !alone && !ret && i < v->nr; i++)
+		ret = open_extent(img, i, err);
+	if (ret)
+		return ret;
+	if (!v->nr)
+		return err_set(err, -EINVAL, "The VMDK descriptor names no"
+			       " extent");
+	last = &v->extents[v->nr - 1];
+	atomic_store(&img->size, last->start + last->size);
+	return 0;
+}
+
+static int find_parent(struct image *img)
+{
+	const struct vmdk *v = vmdk_of(img);
+
+	if (!v->parent || !*v->parent)
+		return 0;
+	img->backing_name = strdup(v->parent);
+	img->backing_fmt = strdup("vmdk");
+	return img->backing_name && img->backing_fmt ? 0 : -ENOMEM;
+}
+
+static int refuse_writing(struct image *img, struct err *err)
+{
+	(void)img;
+	return err_set(err, -EROFS, "vmdk images can only be read in this"
+		       " version");
+}
+
+static void vmdk_close(struct image *img)
+{
+	vmdk_free(vmdk_of(img));
+}
+
+static int open_all(struct image *img, struct err *err)
+{
+	struct vmdk *v = vmdk_of(img);
+	autofree char *text = NULL;
+	bool alone = false;
+	int ret = read_descriptor(img, &text, &alone, err);
+
+	if (ret)
+		return ret;
+	if (!alone && !is_descriptor((unsigned char *)text, strlen(text)))
+		return err_set(err, -EINVAL, "invalid VMDK image descriptor");
+	v->parent_cid = VMDK_NO_PARENT;
+	ret = vmdk_parse(v, text, err);
+	if (!ret)
+		ret = check_type(v, alone, err);
+	if (!ret)
+		ret = open_extents(img, alone, err);
+	return ret ? ret : find_parent(img);
+}
+
+static int vmdk_open(struct image *img, struct err *err)
+{
+	int ret = img->want_write ? refuse_writing(img, err) : 0;
+
+	img->unit = DEFAULT_UNIT;
+	img->page = SECTOR_SIZE;
+	img->align = 1;
+	if (!ret)
+		ret = open_all(img, err);
+	if (ret) {
+		vmdk_close(img);
+		memset(vmdk_of(img), 0, sizeof(struct vmdk));
+		return err_errno(err, ret, "Could not open the VMDK image");
+	}
+	if (vmdk_of(img)->extents[0].grain)
+		img->unit = (uint32_t)vmdk_of(img)->extents[0].grain;
+	return 0;
+}
+
+/* ---- mapping ------------------------------------------------------------- */
+
+static const struct vmdk_extent *extent_at(const struct vmdk *v, uint64_t off)
+{
+	unsigned low = 0, high = v->nr;
+
+	while (high - low > 1) {
+		unsigned mid = low + (high - low) / 2;
+
+		if (v->extents[mid].start <= off)
+			low = mid;
+		else
+			high = mid;
+	}
+	return &v->extents[low];
+}
+
+/* A parent that was written to since says something else now (vmdk.md 5). */
+static bool parent_changed(const struct image *img)
+{
+	const struct image *parent = img->backing;
+
+	return parent && parent->fmt == img->fmt &&
+	       vmdk_of(parent)->cid != vmdk_of(img)->parent_cid;
+}
+
+static int vmdk_map(const struct view *view, uint64_t off, uint64_t len,
+		    struct extent *ext)
+{
+	struct image *img = view->img;
+	const struct vmdk_extent *x = extent_at(vmdk_of(img), off);
+	uint64_t in = off - x->start;
+	struct extent found = { .kind = EXT_ZERO, .off = off };
+	int ret = 0;
+
+	len = min_u64(len, x->size - in);
+	found.len = len;
+	found.file = x->file;
+	if (x->store == VMDK_FLAT) {
+		found.kind = EXT_DATA;
+		found.host = x->offset + in;
+	} else if (x->store == VMDK_SPARSE) {
+		ret = vmdk_sparse_map(img, x, in, len, &found);
+	}
+	if (!ret && found.kind == EXT_HOLE && parent_changed(img))
+		ret = -EINVAL;
+	if (!ret)
+		*ext = found;
+	return ret;
+}
+
+/* ---- info, check --------------------------------------------------------- */
+
+static struct json *extent_json(const struct image *img,
+				const struct vmdk_extent *x)
+{
+	struct json *obj = json_object();
+
+	if (x->packed)
+		json_set_take(obj, "compressed", json_bool(true));
+	json_set_take(obj, "virtual-size", json_uint(x->size));
+	json_set_take(obj, "filename", json_string(
+		x->file == img->file ? img->name : x->file ? x->file->name :
+		""));
+	if (x->store == VMDK_SPARSE)
+		json_set_take(obj, "cluster-size", json_uint(x->grain));
+	json_set_take(obj, "format", json_string(x->type));
+	return obj;
+}
+
+static int vmdk_info(struct image *img, struct image_info *info,
+		     struct err *err)
+{
+	const struct vmdk *v = vmdk_of(img);
+	struct json *data = json_object(), *list = json_array();
+
+	(void)err;
+	for (unsigned i = 0; i < v->nr; i++)
+		json_append_take(list, extent_json(img, &v->extents[i]));
+	json_set_take(data, "cid", json_uint(v->cid));
+	json_set_take(data, "parent-cid", json_uint(v->parent_cid));
+	json_set_take(data, "create-type", json_string(v->create_type));
+	json_set_take(data, "extents", list);
+	info->cluster_size = (uint32_t)v->extents[0].grain;
+	info->has_dirty = true;
+	info->specific = json_object();
+	json_set_take(info->specific, "type", json_string("vmdk"));
+	json_set_take(info->specific, "data", data);
+	return 0;
+}
+
+static int vmdk_check(struct image *img, struct check_result *res)
+{
+	const struct vmdk *v = vmdk_of(img);
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < v->nr; i++)
+		if (v->extents[i].store == VMDK_SPARSE)
+			ret = vmdk_sparse_check(img, &v->extents[i], res);
+	return ret;
+}
+
+static const struct format_admin vmdk_admin = {
+	.info = vmdk_info,
+	.check = vmdk_check,
+};
+
+const struct format vmdk_format = {
+	.name = "vmdk",
+	.priv_size = sizeof(struct vmdk),
+	.supports_backing = true,
+	.probe = vmdk_probe,
+	.open = vmdk_open,
+	.upgrade = refuse_writing,
+	.close = vmdk_close,
+	.map = vmdk_map,
+	.admin = &vmdk_admin,
+};

@@ -388,6 +388,13 @@ int image_unmap(const struct view *v, uint64_t off, uint64_t len,
 		enum unmap_how how);
 /* fallocate mode 0: every byte has host space afterwards; content stays. */
 int image_allocate(const struct view *v, uint64_t off, uint64_t len);
+/*
+ * Stores what @src has at @from at @to of @dst, another image, without moving
+ * the bytes through our memory: how many were (some of @len), or -EOPNOTSUPP:
+ * they have to be read and written.
+ */
+ssize_t image_copy(const struct view *dst, uint64_t to,
+		   const struct view *src, uint64_t from, uint64_t len);
 /* Everything that was acknowledged is durable when this returns 0. */
 int image_flush(struct image *img);
 bool image_is_dirty(struct image *img);

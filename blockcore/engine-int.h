@@ -180,6 +180,8 @@ static inline bool in_place(const struct extent *ext)
  * shorter), or an error. */
 ssize_t store_claimed(struct image *img, const struct extent *old,
 		      const void *buf, size_t len, uint64_t off);
+/* The end of every reservation: commit() if it was filled, else abort(). */
+void reserve_settle(struct image *img, const struct reserve *res, bool stored);
 /* Rule 13: beyond half of the bound (a flush copies what is dirty) whoever is
  * about to make more dirty pages writes his own first. */
 int dirty_throttle(struct image *img);

@@ -17,6 +17,8 @@
 #include <sys/ioctl.h>
 
 #define BOUNCE (1 * MiB)
+#define COPY_STEP (2 * MiB)     /* where the host has to move the bytes */
+#define CLONE_UNIT 4096u        /* what shares blocks has none larger */
 #define PROBE_MAX 4096u
 
 enum {
@@ -25,6 +27,8 @@ enum {
 	NO_ALLOCATE = 1 << 2,
 	NO_SEEK = 1 << 3,
 	NO_DISCARD = 1 << 4,
+	NO_CLONE = 1 << 5,
+	NO_COPY = 1 << 6,
 };
 
 struct posix {
@@ -299,6 +303,69 @@ static int posix_allocate(struct file *f, uint64_t off, uint64_t len)
 	return p->device ? 0 : space_call(p, 0, NO_ALLOCATE, off, len);
 }
 
+static bool cannot(struct posix *p, unsigned bit)
+{
+	return atomic_load_explicit(&p->cannot, memory_order_relaxed) & bit;
+}
+
+/* "Not these files" and "not these bytes": read and write them. */
+static ssize_t refused(struct posix *p, unsigned bit)
+{
+	switch (errno) {
+	case EOPNOTSUPP:
+	case ENOSYS:
+	case ENOTTY:
+	case EXDEV:
+		atomic_fetch_or(&p->cannot, bit);
+		return -EOPNOTSUPP;
+	case EINVAL:
+	case EPERM:
+	case ETXTBSY:
+	case EINTR:
+		return -EOPNOTSUPP;
+	default:
+		return -errno;
+	}
+}
+
+static ssize_t clone_range(struct posix *to, uint64_t off, struct posix *from,
+			   uint64_t src_off, uint64_t len)
+{
+	struct file_clone_range range = {
+		.src_fd = from->fd, .src_offset = src_off,
+		.src_length = round_down(len, CLONE_UNIT), .dest_offset = off,
+	};
+
+	if (cannot(to, NO_CLONE) || !range.src_length ||
+	    (off | src_off) % CLONE_UNIT)
+		return -EOPNOTSUPP;
+	if (ioctl(to->fd, FICLONERANGE, &range) < 0)
+		return refused(to, NO_CLONE);
+	return (ssize_t)range.src_length;
+}
+
+static ssize_t posix_copy(struct file *f, uint64_t off, struct file *src,
+			  uint64_t src_off, uint64_t len)
+{
+	struct posix *to = to_posix(f), *from = to_posix(src);
+	off_t in = (off_t)src_off, out = (off_t)off;
+	uint64_t size;
+	ssize_t n = posix_size(src, &size);
+
+	/* Past the end of the source are zeroes, and nothing to copy. */
+	if (n || to->device || from->device || src_off >= size)
+		return n ? n : -EOPNOTSUPP;
+	len = min_u64(len, size - src_off);
+	n = clone_range(to, off, from, src_off, len);
+	if (n != -EOPNOTSUPP || cannot(to, NO_COPY))
+		return n;
+	n = copy_file_range(from->fd, &in, to->fd, &out,
+			    min_u64(len, COPY_STEP), 0);
+	if (n < 0)
+		return refused(to, NO_COPY);
+	return n ? n : -EOPNOTSUPP;
+}
+
 /* What lies between data and the end of the file is a hole, and reads as
  * zeroes.  lseek moves a position that nobody uses. */
 static int posix_extent(struct file *f, uint64_t off, uint64_t len,
@@ -355,6 +422,7 @@ static void posix_close(struct file *f)
 	.zero = posix_zero, \
 	.discard = posix_discard, \
 	.allocate = posix_allocate, \
+	.copy = posix_copy, \
 	.truncate = posix_truncate, \
 	.size = posix_size, \
 	.extent = posix_extent, \

@@ -466,6 +466,27 @@ int file_write(struct file *f, const void *buf, size_t len, uint64_t off)
 	return file_writev(f, &v, 1, off);
 }
 
+ssize_t file_copy(struct file *f, uint64_t off, struct file *src,
+		  uint64_t src_off, uint64_t len)
+{
+	ssize_t n = may_change(f);
+
+	if (n)
+		return n;
+	if (!f->ops->copy || f->ops->copy != src->ops->copy ||
+	    (off | len) % f->traits.min_io)
+		return -EOPNOTSUPP;
+	if (f->traits.min_io > 1)
+		pthread_rwlock_rdlock(&f->edge);
+	n = f->ops->copy(f, off, src, src_off, len);
+	if (f->traits.min_io > 1)
+		pthread_rwlock_unlock(&f->edge);
+	if (n == -EOPNOTSUPP)
+		return n;
+	settle(f, n < 0 ? (int)n : 0);
+	return n;
+}
+
 /* ---- requests for a driver's own queue ------------------------------------ */
 
 bool file_req_plain(struct file *f, const struct file_req *req)

@@ -77,8 +77,8 @@ struct file_req {
 	struct file_req *next;  /* the pool's */
 };
 
-/* A driver.  Optional ops may be NULL: zero, discard, allocate, extent, lock,
- * submit.  preadv and pwritev may return short counts; 0 from preadv is the
+/* A driver.  Optional ops may be NULL: zero, discard, allocate, copy, extent,
+ * lock, submit.  preadv and pwritev may return short counts; 0 from preadv is the
  * end of the file. */
 struct file_ops {
 	const char *name;       /* protocol: "file", "host_device" ... */
@@ -90,6 +90,9 @@ struct file_ops {
 	int (*zero)(struct file *f, uint64_t off, uint64_t len, unsigned how);
 	int (*discard)(struct file *f, uint64_t off, uint64_t len);
 	int (*allocate)(struct file *f, uint64_t off, uint64_t len);
+	/* @src is of a driver with the same copy(); may do a part. */
+	ssize_t (*copy)(struct file *f, uint64_t off, struct file *src,
+			uint64_t src_off, uint64_t len);
 	int (*truncate)(struct file *f, uint64_t size);
 	int (*size)(struct file *f, uint64_t *size);
 	int (*extent)(struct file *f, uint64_t off, uint64_t len,
@@ -170,6 +173,10 @@ int file_discard(struct file *f, uint64_t off, uint64_t len);
  * fresh space reads as zeroes; the file grows to off + len.  0 where the file
  * system cannot say. */
 int file_allocate(struct file *f, uint64_t off, uint64_t len);
+/* Bytes of @src, shared or copied by the host without our seeing them: how many
+ * were (some of @len), or -EOPNOTSUPP: read and write them. */
+ssize_t file_copy(struct file *f, uint64_t off, struct file *src,
+		  uint64_t src_off, uint64_t len);
 int file_truncate(struct file *f, uint64_t size);
 int file_size(struct file *f, uint64_t *size);
 /* How the bytes at @off are stored and how far that run goes (1..len).  Past

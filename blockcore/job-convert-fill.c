@@ -13,26 +13,35 @@
 
 /* ---- reading ------------------------------------------------------------- */
 
-/* From the sources as they stand one behind the other. */
-static int sources_read(const struct convert *c, unsigned char *buf,
-			uint64_t len, uint64_t off)
+struct image *convert_source(const struct convert *c, uint64_t *off,
+			     uint64_t *len)
 {
-	for (unsigned i = 0; len; i++) {
-		const struct image *img = c->a->src[i];
-		uint64_t size = image_size(img), n;
-		int ret;
+	for (unsigned i = 0;; i++) {
+		struct image *img = c->a->src[i];
+		uint64_t size = image_size(img);
 
-		if (off >= size) {
-			off -= size;
-			continue;
+		if (*off < size) {
+			*len = min_u64(*len, size - *off);
+			return img;
 		}
-		n = min_u64(len, size - off);
-		ret = image_read(&img->live, buf, n, off);
+		*off -= size;
+	}
+}
+
+/* From the sources as they stand one behind the other. */
+int convert_read(const struct convert *c, void *buf, uint64_t len,
+		 uint64_t off)
+{
+	while (len) {
+		uint64_t n = len, at = off;
+		struct image *img = convert_source(c, &at, &n);
+		int ret = image_read(&img->live, buf, n, at);
+
 		if (ret)
 			return ret;
-		buf += n;
+		buf = (char *)buf + n;
+		off += n;
 		len -= n;
-		off = 0;
 	}
 	return 0;
 }
@@ -91,7 +100,7 @@ bool convert_run(const struct convert *c, const struct batch *b,
 {
 	uint64_t end, n;
 
-	if (!c->a->sparse) {
+	if (!c->find_zeroes) {
 		*len = p->len - pos;
 		return false;
 	}
@@ -122,13 +131,15 @@ static int pack(const struct convert *c, struct batch *b, struct piece *p)
 
 static int fill(const struct convert *c, struct batch *b, struct piece *p)
 {
-	int ret = sources_read(c, b->buf + p->at, p->len, p->off);
+	int ret = convert_read(c, b->buf + p->at, p->len, p->off);
 
-	if (ret)
+	if (ret && !c->a->salvage)
 		return ret;
+	if (ret)
+		convert_salvage(c, b, p->at, p->len, p->off);
 	if (c->unit)
 		return pack(c, b, p);
-	if (c->a->sparse)
+	if (c->find_zeroes)
 		find_zeroes(c, b, p);
 	return 0;
 }

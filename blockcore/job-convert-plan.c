@@ -38,6 +38,29 @@ static enum piece_kind inherited(const struct convert *c,
 	return PIECE_SKIP;
 }
 
+static enum piece_kind data_kind(const struct convert *c, const struct run *run)
+{
+	return c->a->copy_offload && run->has_host &&
+	       !run->encrypted ? PIECE_COPY : PIECE_DATA;
+}
+
+/* --salvage: what is read may be there all the same. */
+static int unknown(struct convert *c, const struct image *img, int error)
+{
+	uint64_t end = c->base + image_size(img);
+	struct run run;
+
+	end = min_u64(end, c->at + CONVERT_REQUEST);
+	c->run_kind = PIECE_DATA;
+	c->run_error = error;
+	for (c->run_end = min_u64(c->at + SECTOR_SIZE, end); c->run_end < end;
+	     c->run_end = min_u64(c->run_end + SECTOR_SIZE, end))
+		if (!walk_step(&img->live, c->run_end - c->base, SECTOR_SIZE,
+			       0, 0, &run))
+			break;
+	return 0;
+}
+
 /* Finds out what is at c->at, unless that is known. */
 static int look(struct convert *c)
 {
@@ -52,15 +75,16 @@ static int look(struct convert *c)
 		c->base += image_size(img);
 		img = c->a->src[++c->src];
 	}
+	c->run_error = 0;
 	ret = walk_run(&img->live, c->at - c->base,
 		       min_u64(image_size(img) - (c->at - c->base),
 			       LOOK_AHEAD), layers, MAP_EXACT, &run);
 	if (ret)
-		return ret;
+		return c->a->salvage ? unknown(c, img, ret) : ret;
 	if (c->a->dst_has_backing && !run.present)
 		c->run_kind = inherited(c, img, &run);
 	else
-		c->run_kind = run.zero ? zero_kind(c) : PIECE_DATA;
+		c->run_kind = run.zero ? zero_kind(c) : data_kind(c, &run);
 	c->run_end = c->at + run.len;
 	return 0;
 }
@@ -81,6 +105,8 @@ static void add(struct batch *b, enum piece_kind kind, uint64_t off,
 	}
 	b->piece[b->nr++] = (struct piece) { .kind = kind, .off = off,
 					     .len = len, .at = b->used };
+	if (kind == PIECE_COPY)         /* the buffer is all its own */
+		b->used = CONVERT_REQUEST;
 	if (kind == PIECE_DATA)
 		b->used += round_up(len, CONVERT_ROUND);
 }
@@ -92,6 +118,8 @@ static uint64_t request_len(const struct convert *c, const struct batch *b)
 
 	if (c->run_kind == PIECE_SKIP || c->run_kind == PIECE_ZERO)
 		return len;
+	if (c->run_kind == PIECE_COPY)
+		return b->used ? 0 : len;
 	len = min_u64(len, CONVERT_REQUEST);
 	if (c->run_kind == PIECE_DATA && len > c->batch_bytes - b->used)
 		return 0;
@@ -111,6 +139,8 @@ static int plan_plain(struct convert *c, struct batch *b)
 		if (!len)
 			break;
 		add(b, c->run_kind, c->at, len);
+		if (c->run_error)
+			b->piece[b->nr - 1].bad_map = c->run_error;
 		c->at += len;
 	}
 	return 0;
@@ -169,6 +199,11 @@ static int plan_units(struct convert *c, struct batch *b)
 	return 0;
 }
 
+static size_t lost_bytes(const struct convert *c)
+{
+	return c->batch_bytes / SECTOR_SIZE * sizeof(int);
+}
+
 void convert_plan(struct convert *c, struct batch *b)
 {
 	int ret;
@@ -176,6 +211,9 @@ void convert_plan(struct convert *c, struct batch *b)
 	b->nr = 0;
 	b->used = 0;
 	b->bits = 0;
+	b->any_lost = false;
+	if (b->lost)
+		memset(b->lost, 0, lost_bytes(c));
 	b->error_off = c->at;
 	ret = c->unit ? plan_units(c, b) : plan_plain(c, b);
 	b->error = ret;

@@ -44,7 +44,43 @@ static int store_runs(const struct convert *c, const struct batch *b,
 	return ret;
 }
 
-static int store(const struct convert *c, const struct batch *b,
+/* What the host cannot copy.  A failure to read is left in the batch. */
+static ssize_t copy_request(const struct convert *c, struct batch *b,
+			    uint64_t off, uint64_t len)
+{
+	uint64_t end = round_down(off, CONVERT_REQUEST) + CONVERT_REQUEST;
+	int ret;
+
+	len = min_u64(len, end - off);
+	ret = convert_read(c, b->buf, len, off);
+	if (ret) {
+		b->error = ret;
+		b->error_off = off;
+		return 0;
+	}
+	ret = image_write(&c->a->dst->live, b->buf, len, off);
+	return ret ? ret : (ssize_t)len;
+}
+
+static int store_copy(const struct convert *c, struct batch *b,
+		      const struct piece *p)
+{
+	for (uint64_t pos = 0; pos < p->len && !convert_cancelled(c);) {
+		uint64_t off = p->off + pos, at = off, len = p->len - pos;
+		const struct image *src = convert_source(c, &at, &len);
+		ssize_t n = image_copy(&c->a->dst->live, off, &src->live, at,
+				       len);
+
+		if (n == -EOPNOTSUPP)
+			n = copy_request(c, b, off, len);
+		if (n <= 0)
+			return (int)n;
+		pos += (uint64_t)n;
+	}
+	return 0;
+}
+
+static int store(const struct convert *c, struct batch *b,
 		 const struct piece *p)
 {
 	const struct view *v = &c->a->dst->live;
@@ -56,6 +92,8 @@ static int store(const struct convert *c, const struct batch *b,
 		return image_unmap(v, p->off, p->len, UNMAP_ZERO);
 	case PIECE_BLANK:
 		return store_blank(v, p);
+	case PIECE_COPY:
+		return store_copy(c, b, p);
 	case PIECE_DATA:
 		break;
 	}
@@ -69,6 +107,7 @@ static int store(const struct convert *c, const struct batch *b,
 
 int convert_store(struct convert *c, struct batch *b, uint64_t *failed)
 {
+	convert_warn(c, b);
 	for (unsigned i = 0; i < b->nr; i++) {
 		int ret = store(c, b, &b->piece[i]);
 

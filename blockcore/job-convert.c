@@ -30,7 +30,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static bool cancelled(const struct convert *c)
+bool convert_cancelled(const struct convert *c)
 {
 	struct progress *p = c->a->progress;
 
@@ -42,8 +42,8 @@ static uint64_t batch_data(const struct batch *b)
 	uint64_t n = 0;
 
 	for (unsigned i = 0; i < b->nr; i++)
-		if (b->piece[i].kind == PIECE_DATA ||
-		    b->piece[i].kind == PIECE_BLANK)
+		if (b->piece[i].kind != PIECE_SKIP &&
+		    b->piece[i].kind != PIECE_ZERO)
 			n += b->piece[i].len;
 	return n;
 }
@@ -58,7 +58,7 @@ static void rate_wait(struct convert *c, uint64_t bytes)
 		return;
 	c->paid += bytes;
 	due = (uint64_t)((double)c->paid / (double)c->a->rate * 1e9);
-	while (now = now_ns() - c->begin, now < due && !cancelled(c)) {
+	while (now = now_ns() - c->begin, now < due && !convert_cancelled(c)) {
 		uint64_t ns = min_u64(due - now, nap);
 		struct timespec ts = { .tv_nsec = (long)ns };
 
@@ -115,7 +115,7 @@ static void store(struct convert *c, struct batch *b)
 		     : "reading at byte", b->error_off);
 	else
 		advance(c, b);
-	if (cancelled(c))
+	if (convert_cancelled(c))
 		fail(c, -ECANCELED, NULL, 0);
 }
 
@@ -243,7 +243,11 @@ static int batch_init(const struct convert *c, struct batch *b)
 	/* A piece begins and ends inside a block. */
 	b->zero = calloc((c->batch_bytes / SECTOR_SIZE +
 			  2 * CONVERT_PIECES) / 64 + 1, sizeof(*b->zero));
-	return b->buf && b->zero && (b->packed || !c->unit) ? 0 : -ENOMEM;
+	if (c->a->salvage)
+		b->lost = calloc(c->batch_bytes / SECTOR_SIZE,
+				 sizeof(*b->lost));
+	return b->buf && b->zero && (b->packed || !c->unit) &&
+	       (b->lost || !c->a->salvage) ? 0 : -ENOMEM;
 }
 
 static void batch_free(const struct convert *c, struct batch *b)
@@ -253,6 +257,7 @@ static void batch_free(const struct convert *c, struct batch *b)
 	if (b->packed)
 		munmap(b->packed, c->batch_bytes);
 	free(b->zero);
+	free(b->lost);
 }
 
 static int batches_init(struct convert *c)
@@ -285,6 +290,7 @@ static void convert_init(struct convert *c, const struct convert_args *a)
 {
 	*c = (struct convert) {
 		.a = a,
+		.find_zeroes = a->sparse && !a->copy_offload,
 		.align = a->sparse ? UINT64_C(1) << log2_u64(a->sparse) : 1,
 		.unit = a->compress ? a->dst->unit : 0,
 		.batch_bytes = CONVERT_REQUEST,

@@ -5,6 +5,7 @@
  *   job-convert-plan.c   cuts the sources into pieces, in ascending order
  *   job-convert-fill.c   reads a batch of pieces, finds zeroes, encodes
  *   job-convert-store.c  writes a batch
+ *   job-convert-salvage.c  reads around what cannot be read
  *   job-convert.c        the threads, and the order of batches
  */
 #ifndef BLOCKCORE_JOB_CONVERT_H
@@ -27,6 +28,7 @@ enum piece_kind {
 	PIECE_ZERO,     /* must read as zeroes */
 	PIECE_BLANK,    /* zeroes are to be stored as data (-S 0) */
 	PIECE_DATA,
+	PIECE_COPY,     /* data that the host copies (-C) */
 };
 
 /* A stretch of the target that one request is about. */
@@ -36,6 +38,7 @@ struct piece {
 	size_t at;              /* DATA: where in the batch's buffers ... */
 	size_t bit;             /* ... and the bit of its first block */
 	size_t packed;          /* -c: encoded bytes; 0: does not shrink */
+	int bad_map;            /* --salvage: there was no telling what it is */
 };
 
 /*
@@ -51,6 +54,9 @@ struct batch {
 	unsigned char *packed;  /* -c: as large as @buf */
 	uint64_t *zero;         /* a bit for each block that was read */
 	size_t bits;
+	int *lost;              /* --salvage: for each sector of @buf why it
+				 * could not be read, or 0 ... */
+	bool any_lost;          /* ... if there is one */
 	int error;              /* reading failed ... */
 	uint64_t error_off;     /* ... in the piece there */
 	bool bad_map;           /* ... or there was no telling what is there */
@@ -61,6 +67,7 @@ struct batch {
 struct convert {
 	const struct convert_args *a;
 	uint64_t size;          /* guest bytes to be copied */
+	bool find_zeroes;       /* in what was read */
 	uint64_t align;         /* zeroes are looked for in such blocks */
 	uint32_t unit;          /* -c: the target's, else 0 */
 	size_t batch_bytes;
@@ -75,6 +82,7 @@ struct convert {
 	uint64_t base;          /* ... and where it begins */
 	uint64_t run_end;       /* what kind @at .. @run_end is */
 	enum piece_kind run_kind;
+	int run_error;          /* --salvage: why that is not known, or 0 */
 	uint64_t planned;       /* batches so far: the next one's number */
 
 	/* The order of storing: under @order. */
@@ -90,11 +98,24 @@ struct convert {
 
 /* Puts into @b what comes next; an error is left in it. */
 void convert_plan(struct convert *c, struct batch *b);
+/* After a read of @len bytes at @off, into @at of the buffer, failed: reads them
+ * sector by sector, and leaves zeroes where that fails. */
+void convert_salvage(const struct convert *c, struct batch *b, size_t at,
+		     uint64_t len, uint64_t off);
+int convert_read(const struct convert *c, void *buf, uint64_t len,
+		 uint64_t off);
 /* Reads and encodes; an error is left in the batch. */
 void convert_fill(struct convert *c, struct batch *b);
 /* The run of a piece at @pos: is it zero, and how long is it? */
 bool convert_run(const struct convert *c, const struct batch *b,
 		 const struct piece *p, uint64_t pos, uint64_t *len);
+/* Part of the source that holds the byte at *@off: *@off becomes its offset
+ * there, @len is cut at its end. */
+struct image *convert_source(const struct convert *c, uint64_t *off,
+			     uint64_t *len);
+bool convert_cancelled(const struct convert *c);
+/* Tells what was lost of a batch. */
+void convert_warn(struct convert *c, const struct batch *b);
 /* @failed: the offset that the message names. */
 int convert_store(struct convert *c, struct batch *b, uint64_t *failed);
 

@@ -25,6 +25,8 @@ struct convert_args {
 	bool out_of_order;      /* -W */
 	bool target_is_zero;    /* what is not written reads as zeroes */
 	bool dst_has_backing;   /* -B: only src's top layer is stored */
+	bool salvage;           /* --salvage: what cannot be read is zeroes */
+	bool copy_offload;      /* -C: data is copied by the host, unseen */
 	unsigned threads;       /* -m */
 	uint64_t sparse;        /* -S: bytes; 0 = never look for zeroes */
 	uint64_t rate;          /* -r: bytes per second, 0 = none */
@@ -33,6 +35,9 @@ struct convert_args {
 	/* A failed read or write: message "error while reading at byte N: "
 	 * comes from here, one line each. */
 	void (*report)(void *data, const char *line);
+	/* --salvage, unless @quiet: the same about what was lost; by one
+	 * thread at a time, in ascending order unless @out_of_order. */
+	void (*warn)(void *data, const char *line);
 	void *report_data;
 };
 int job_convert(const struct convert_args *a, struct err *err);

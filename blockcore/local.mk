@@ -58,5 +58,7 @@ libimgcore_a_SOURCES += blockcore/job-convert.c
 libimgcore_a_SOURCES += blockcore/job-convert-plan.c
 libimgcore_a_SOURCES += blockcore/job-convert-fill.c
 libimgcore_a_SOURCES += blockcore/job-convert-store.c
+libimgcore_a_SOURCES += blockcore/job-convert-salvage.c
+libimgcore_a_SOURCES += blockcore/copy.c
 libimgcore_a_SOURCES += blockcore/job-compare.c
 libimgcore_a_SOURCES += blockcore/image.h

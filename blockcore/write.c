@@ -119,7 +119,7 @@ static int fill(struct image *img, const struct reserve *res,
 	return fill_units(img, res, buf, len, off);
 }
 
-static void settle(struct image *img, const struct reserve *res, bool stored)
+void reserve_settle(struct image *img, const struct reserve *res, bool stored)
 {
 	change_begin(img);
 	if (stored)
@@ -147,7 +147,7 @@ ssize_t store_claimed(struct image *img, const struct extent *old,
 	ret = fill(img, &res, old, buf, len, off);
 	if (knobs.no_gate)
 		pause_point("write:filled");
-	settle(img, &res, !ret);
+	reserve_settle(img, &res, !ret);
 	return ret ? ret : (ssize_t)len;
 }
 
@@ -255,7 +255,7 @@ static int store_packed(struct image *img, const void *packed, size_t n,
 	ret = write_frame(&res);
 	if (!ret)
 		ret = file_write(res.dst.file, packed, n, res.dst.host);
-	settle(img, &res, !ret);
+	reserve_settle(img, &res, !ret);
 	return ret;
 }
 

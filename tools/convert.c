@@ -49,12 +49,14 @@ static const struct cmd_option convert_options[] = {
 	{ 'W', "oob-writes", NULL, "write in any order", OPT_LONG_10 },
 	{ 'r', "rate", "RATE", "write at most this many bytes a second",
 	  OPT_LONG_10 },
+	{ 'C', "copy-range-offloading", NULL, "let the file system copy, or"
+	  " share, what it can", OPT_LONG_10 },
+	{ OPT_SALVAGE, "salvage", NULL, "what cannot be read becomes zeroes",
+	  0 },
 	{ 'p', "progress", NULL, "print how far it is", OPT_LONG_10 },
 	{ 'q', "quiet", NULL, "print nothing but errors", OPT_LONG_10 },
 	/* Known, so that the answer is about them. */
 	{ 'l', "source-snapshot", "SNAPSHOT", "", OPT_LONG_10 | OPT_ALIAS },
-	{ 'C', "copy-range-offloading", NULL, "", OPT_LONG_10 | OPT_ALIAS },
-	{ OPT_SALVAGE, "salvage", NULL, "", OPT_ALIAS },
 	{ OPT_BITMAPS, "bitmaps", NULL, "", OPT_ALIAS },
 	{ OPT_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "", OPT_ALIAS },
 	OPTIONS_COMMON,
@@ -177,7 +179,7 @@ static bool take_flag(struct convert_cmd *c, int id)
 	case OPT_SKIP_BROKEN:
 		return c->skip_broken = true;
 	case OPT_SALVAGE:
-		return not_yet("--salvage");
+		return c->salvage = true;
 	case OPT_BITMAPS:
 		return not_yet("--bitmaps");
 	default:        /* -U */
@@ -197,8 +199,8 @@ static bool agree(const struct convert_cmd *c)
 		say_error("Cannot enable copy offloading when -c is used");
 	else if (c->copy_offload && c->has_sparse)
 		say_error("Cannot enable copy offloading when -S is used");
-	else if (c->copy_offload)
-		not_yet("-C");
+	else if (c->copy_offload && c->salvage)
+		say_error("Cannot use copy offloading in salvaging mode");
 	else if (c->target_is_zero && !c->no_create)
 		say_error("--target-is-zero requires use of -n flag");
 	else
@@ -254,6 +256,12 @@ static void report(void *data, const char *line)
 	say_error("%s", line);
 }
 
+static void report_lost(void *data, const char *line)
+{
+	(void)data;
+	say_warning("%s", line);
+}
+
 static int move_bytes(struct convert_cmd *c, struct progress *p)
 {
 	struct convert_args args = {
@@ -269,7 +277,10 @@ static int move_bytes(struct convert_cmd *c, struct progress *p)
 		.rate = c->rate,
 		.quiet = c->quiet,
 		.progress = p,
+		.salvage = c->salvage,
+		.copy_offload = c->copy_offload,
 		.report = report,
+		.warn = report_lost,
 	};
 	autoerr err = ERR_INIT;
 	int ret;

@@ -19,6 +19,7 @@ struct convert_cmd {
 	size_t nr_lists;
 	bool help, no_create, compress, out_of_order, target_is_zero;
 	bool show, quiet, copy_offload, has_sparse, target_opts, skip_broken;
+	bool salvage;
 	unsigned threads;
 	uint64_t sparse, rate;
 	char **sources;

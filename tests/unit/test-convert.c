@@ -259,6 +259,33 @@ static void lowest_failure_is_told(void **state)
 	assert_int_equal(trap_count(j->dst_file, TEST_WRITE), 3);
 }
 
+/* --salvage: the neighbours of what cannot be read are kept. */
+static void bad_sectors_are_zeroes(void **state)
+{
+	enum { AT = 3 * REQUEST + 4096 };
+	static const struct trap_rule bad = {
+		.op = TEST_READ, .off = AT, .len = 1024, .error = -EIO,
+	};
+	struct job *j = *state;
+	autofree char *a = malloc(REQUEST), *b = malloc(REQUEST);
+
+	trap_add(j->src_file, &bad);
+	j->args.salvage = true;
+	j->args.warn = say;
+	start(j);
+	assert_int_equal(result(j), 0);
+	assert_string_equal(j->said,
+			    "error while reading offset 6295552:"
+			    " Input/output error\n"
+			    "error while reading offset 6296064:"
+			    " Input/output error\n");
+	trap_clear(j->src_file);
+	assert_int_equal(image_read(&j->src->live, a, REQUEST, 3 * REQUEST), 0);
+	assert_int_equal(image_read(&j->dst->live, b, REQUEST, 3 * REQUEST), 0);
+	memset(a + 4096, 0, 1024);
+	assert_memory_equal(a, b, REQUEST);
+}
+
 static void failed_write_is_told(void **state)
 {
 	static const struct trap_rule full = {
@@ -338,6 +365,7 @@ int main(void)
 		CASE(written_in_any_order),
 		CASE(one_thread),
 		CASE(lowest_failure_is_told),
+		CASE(bad_sectors_are_zeroes),
 		CASE(failed_write_is_told),
 		CASE(cancelled),
 		CASE(rate_is_kept),

@@ -60,7 +60,8 @@ enum extent_kind {
 
 enum extent_flag {
 	EXT_SHARED   = 1 << 0,  /* may not be overwritten in place */
-	EXT_PREALLOC = 1 << 1,  /* EXT_ZERO whose @host space is reserved */
+	EXT_PREALLOC = 1 << 1,  /* ZERO or HOLE whose @host space is
+				 * reserved */
 };
 
 struct extent {

@@ -229,6 +229,14 @@ static int rewrite_unit(struct image *img, const struct extent *old,
 	return ret < 0 ? (int)ret : 0;
 }
 
+/* Bytes of the units that @ext is all of. */
+static uint64_t units_of(struct image *img, const struct extent *ext)
+{
+	return ext->off + ext->len == image_size(img) ?
+	       round_up(ext->len, img->unit) :
+	       round_down(ext->len, img->unit);
+}
+
 /* Units from @off on that are alike; *@done bytes of them have space then. */
 static int allocate_units(struct image *img, uint64_t off, uint64_t len,
 			  uint64_t *done)
@@ -242,9 +250,12 @@ static int allocate_units(struct image *img, uint64_t off, uint64_t len,
 		return ret;
 	ret = image_map(&img->live, off, min_u64(len, image_size(img) - off),
 			&ext);
-	*done = min_u64(len, ret ? 0 : round_up(ext.len, img->unit));
+	if (!ret)
+		*done = min_u64(len, units_of(img, &ext));
 	if (!ret && !img->fmt->reserve && !in_place(&ext))
 		ret = -EROFS;
+	else if (!ret && !*done)        /* a unit of several kinds */
+		ret = -ENOTSUP;
 	else if (!ret && (in_place(&ext) || ext.flags & EXT_PREALLOC))
 		ret = file_allocate(ext.file, ext.host, ext.len);
 	else if (!ret && (ext.kind == EXT_ZERO || (ext.kind == EXT_HOLE &&

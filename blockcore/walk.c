@@ -103,6 +103,11 @@ int walk_step(const struct view *v, uint64_t off, uint64_t len,
 		}
 		run.zero = !below || off >= image_size(below);
 		run.filename = img->file->name;
+		if (run.zero && ext.flags & EXT_PREALLOC) {
+			run.has_host = true;
+			run.host = ext.host;
+			run.file = ext.file;
+		}
 		if (run.zero || run.depth + 1 == layers)
 			break;
 		len = min_u64(len, image_size(below) - off);

@@ -118,13 +118,25 @@ struct tally {
 				 * 0: there was none */
 };
 
-static int check_packed(struct check *c, uint64_t e, struct tally *t)
+static int check_packed(struct check *c, struct qcow2_l2 l2, uint64_t i,
+			struct tally *t)
 {
-	uint64_t host = qcow2_packed_host(c->q, e);
+	uint64_t e = l2.e, host = qcow2_packed_host(c->q, e);
 
 	if (e & QCOPIED)
 		corrupt(c, "ERROR: coffset=0x%" PRIx64 ": copied flag must"
 			" never be set for compressed clusters", host);
+	if (c->q->data) {
+		corrupt(c, "ERROR compressed cluster %" PRIu64 " with data"
+			" file, entry=0x%" PRIx64, i, e & ~QCOPIED);
+		return 0;
+	}
+	if (l2.subs) {
+		corrupt(c, "ERROR compressed cluster %" PRIu64 " with"
+			" non-zero subcluster allocation bitmap, entry=0x%"
+			PRIx64, i, e & ~QCOPIED);
+		return 0;
+	}
 	if (t->live) {
 		c->res->allocated_clusters++;
 		c->res->compressed_clusters++;
@@ -134,10 +146,13 @@ static int check_packed(struct check *c, uint64_t e, struct tally *t)
 	return count_region(c, host, qcow2_packed_len(c->q, e));
 }
 
-static int check_stored(struct check *c, uint64_t e, struct tally *t)
+static int check_stored(struct check *c, struct qcow2_l2 l2, struct tally *t)
 {
-	uint64_t host = e & QL2_HOST;
+	uint64_t host = l2.e & QL2_HOST;
 
+	if (l2.subs & l2.subs >> QSUBS & QSUBS_DATA)
+		corrupt(c, "ERROR offset=%" PRIx64 ": Allocated cluster has"
+			" corrupted subcluster allocation bitmap", host);
 	if (t->live) {
 		c->res->allocated_clusters++;
 		if (t->next && host != t->next)
@@ -147,18 +162,24 @@ static int check_stored(struct check *c, uint64_t e, struct tally *t)
 	if (host % c->unit)
 		corrupt(c, "ERROR offset=%" PRIx64 ": %s cluster is not"
 			" properly aligned; L2 entry corrupted.", host,
-			e & QL2_ZERO ? "Preallocated" : "Data");
-	return count_region(c, host, c->unit);
+			l2.subs & QSUBS_DATA ? "Data" : "Preallocated");
+	return c->q->data ? 0 : count_region(c, host, c->unit);
 }
 
-static int check_l2_entry(struct check *c, uint64_t e, struct tally *t)
+static int check_l2_entry(struct check *c, struct qcow2_l2 l2, uint64_t i,
+			  struct tally *t)
 {
-	if (e & QL2_COMPRESSED)
-		return check_packed(c, e, t);
-	if (e & QL2_RESERVED)
+	if (l2.e & QL2_COMPRESSED)
+		return check_packed(c, l2, i, t);
+	if (l2.e & QL2_RESERVED)
 		corrupt(c, "ERROR found l2 entry with reserved bits set: %"
-			PRIx64, e);
-	return e & QL2_HOST ? check_stored(c, e, t) : 0;
+			PRIx64, l2.e);
+	if (qcow2_l2_has_host(c->q, l2.e))
+		return check_stored(c, l2, t);
+	if (l2.subs & QSUBS_DATA)
+		corrupt(c, "ERROR: Unallocated cluster has non-zero"
+			" subcluster allocation map");
+	return 0;
 }
 
 static int check_l2(struct check *c, uint64_t at, bool live)
@@ -166,11 +187,11 @@ static int check_l2(struct check *c, uint64_t at, bool live)
 	struct tally t = { .live = live };
 	int ret = l2_load(c, at);
 
-	for (uint64_t i = 0; i < c->unit && !ret; i += 8) {
-		uint64_t e = be64_at(c->l2 + i);
+	for (uint64_t i = 0; i < c->unit && !ret; i += c->q->l2_entry) {
+		struct qcow2_l2 l2 = qcow2_l2_at(c->q, c->l2 + i);
 
-		if (e)
-			ret = check_l2_entry(c, e, &t);
+		if (l2.e || l2.subs)
+			ret = check_l2_entry(c, l2, i / c->q->l2_entry, &t);
 	}
 	return ret;
 }
@@ -495,10 +516,10 @@ static int compare_all(struct check *c)
 
 static void check_copied_entry(struct check *c, uint64_t e)
 {
-	uint64_t host = e & QL2_HOST, count;
+	uint64_t host = e & QL2_HOST, count = 1;
 
-	if (e & QL2_COMPRESSED || !host ||
-	    stored_count(c, host / c->unit, &count))
+	if (!qcow2_l2_has_host(c->q, e) ||
+	    (!c->q->data && stored_count(c, host / c->unit, &count)))
 		return;
 	if ((count == 1) != !!(e & QCOPIED))
 		corrupt(c, "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64
@@ -519,7 +540,7 @@ static int check_copied(struct check *c, uint32_t i, uint64_t e, bool live)
 			" l1_entry=%" PRIx64 " refcount=%" PRIu64, i, e,
 			count);
 	ret = l2_load(c, at);
-	for (uint64_t j = 0; j < c->unit && !ret; j += 8)
+	for (uint64_t j = 0; j < c->unit && !ret; j += c->q->l2_entry)
 		if (be64_at(c->l2 + j))
 			check_copied_entry(c, be64_at(c->l2 + j));
 	return ret;

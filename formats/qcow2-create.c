@@ -18,7 +18,8 @@
 
 struct params {
 	unsigned version, cluster_bits, refcount_order, compression;
-	bool lazy;
+	bool lazy, subs;
+	unsigned l2_entry;      /* bytes */
 	enum preallocation prealloc;
 	const char *backing, *backing_fmt;
 	uint64_t size;
@@ -199,17 +200,19 @@ static int parse_refcount(const struct options *o, struct params *p,
 	return 0;
 }
 
-static int parse_subclusters(const struct options *o, const struct params *p,
+static int parse_subclusters(const struct options *o, struct params *p,
 			     struct err *err)
 {
+	p->l2_entry = 8;
 	if (!options_bool(o, "extended_l2", false))
 		return 0;
 	if (p->cluster_bits < 14)
 		return err_set(err, -EINVAL, "Extended L2 entries are only"
 			       " supported with cluster sizes of at least"
 			       " 16384 bytes");
-	return err_set(err, -ENOTSUP,
-		       "Extended L2 entries are not supported");
+	p->subs = true;
+	p->l2_entry = 16;
+	return 0;
 }
 
 static int parse_backing(const struct options *o, struct params *p,
@@ -217,7 +220,7 @@ static int parse_backing(const struct options *o, struct params *p,
 {
 	p->backing = options_str(o, "backing_file", NULL);
 	p->backing_fmt = options_str(o, "backing_fmt", NULL);
-	if (p->backing && p->prealloc != PREALLOC_OFF)
+	if (p->backing && p->prealloc != PREALLOC_OFF && !p->subs)
 		return err_set(err, -EINVAL, "Backing file and preallocation"
 			       " can only be used at the same time if"
 			       " extended_l2 is on");
@@ -267,7 +270,7 @@ static int parse_zstd(const struct params *p, struct err *err)
 
 static int parse_size(struct params *p, uint64_t size, struct err *err)
 {
-	uint64_t cover = UINT64_C(1) << (2 * p->cluster_bits - 3);
+	uint64_t cover = (UINT64_C(1) << (2 * p->cluster_bits)) / p->l2_entry;
 
 	if (size > INT64_MAX)
 		return err_set(err, -EFBIG, "Could not resize image: Image"
@@ -314,7 +317,9 @@ static void put_fixed(const struct params *p, const struct layout *l,
 	be32_put(h + QH_REFTABLE_CLUSTERS, (uint32_t)l->table_clusters);
 	if (p->version < 3)
 		return;
-	be64_put(h + QH_INCOMPAT, p->compression ? QINCOMPAT_COMPRESSION : 0);
+	be64_put(h + QH_INCOMPAT,
+		 (p->compression ? QINCOMPAT_COMPRESSION : 0) |
+		 (p->subs ? QINCOMPAT_EXTL2 : 0));
 	be64_put(h + QH_COMPAT, p->lazy ? QCOMPAT_LAZY_REFCOUNTS : 0);
 	be32_put(h + QH_REFCOUNT_ORDER, p->refcount_order);
 	be32_put(h + QH_HEADER_LENGTH, QH_V3_LENGTH);
@@ -430,7 +435,7 @@ struct maker {
 
 static uint64_t l2_entries(const struct params *p)
 {
-	return (UINT64_C(1) << p->cluster_bits) / 8;
+	return (UINT64_C(1) << p->cluster_bits) / p->l2_entry;
 }
 
 static uint64_t data_clusters(const struct params *p)
@@ -443,11 +448,13 @@ static uint64_t data_clusters(const struct params *p)
 static int l2_write(struct maker *m, uint64_t index, uint64_t at,
 		    uint64_t data, uint64_t n)
 {
-	unsigned bits = m->p->cluster_bits;
+	unsigned bits = m->p->cluster_bits, entry = m->p->l2_entry;
 
+	/* Subclusters stay what they are without the space. */
+	memset(m->l2_table, 0, UINT64_C(1) << bits);
 	for (uint64_t i = 0; i < n; i++)
-		be64_put(m->l2_table + 8 * i, QCOPIED | (data + i) << bits);
-	memset(m->l2_table + 8 * n, 0, (size_t)((l2_entries(m->p) - n) * 8));
+		be64_put(m->l2_table + entry * i,
+			 QCOPIED | (data + i) << bits);
 	be64_put(m->l1_table + 8 * index, QCOPIED | at << bits);
 	return file_write(m->l.file, m->l2_table, UINT64_C(1) << bits,
 			  at << bits);

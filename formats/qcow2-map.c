@@ -57,24 +57,47 @@ int qcow2_l1_check(struct image *img, uint64_t index, uint64_t e)
 	return -EIO;
 }
 
-int qcow2_l2_check(struct image *img, uint64_t table, uint64_t index,
-		   uint64_t e)
+static const char *data_file_check(struct image *img, uint64_t e,
+				   uint64_t off)
+{
+	if (e & QL2_COMPRESSED)
+		return "is of a compressed cluster in an external data file";
+	if (qcow2_l2_has_host(qcow2_of(img), e) &&
+	    (e & QL2_HOST) != round_down(off, img->unit))
+		return "does not match guest cluster offset";
+	return NULL;
+}
+
+int qcow2_l2_check(struct image *img, uint64_t table, uint64_t off,
+		   struct qcow2_l2 l2)
 {
 	struct qcow2 *q = qcow2_of(img);
-	bool packed = e & QL2_COMPRESSED;
-	uint64_t host = packed ? qcow2_packed_host(q, e) : e & QL2_HOST;
+	bool packed = l2.e & QL2_COMPRESSED;
+	uint64_t host = packed ? qcow2_packed_host(q, l2.e) : l2.e & QL2_HOST;
+	uint64_t index = off / img->unit % (img->unit / q->l2_entry);
 	const char *what = NULL;
 
-	if (!packed && q->version < 3 && e & QL2_ZERO) {
+	if (!packed && q->version < 3 && l2.e & QL2_ZERO) {
 		image_corrupt(img, "Zero cluster entry found in pre-v3 image"
 			      " (L2 offset: %#" PRIx64 ", L2 index: %#" PRIx64
 			      ")", table, index);
 		return -EIO;
 	}
+	if (qcow2_has_subs(q) && (l2.subs & l2.subs >> 32 & QSUBS_DATA ||
+				  (packed && l2.subs) ||
+				  (!packed && !qcow2_l2_has_host(q, l2.e) &&
+				   l2.subs & QSUBS_DATA))) {
+		image_corrupt(img, "Invalid subclusters %#" PRIx64 " (L2"
+			      " offset: %#" PRIx64 ", L2 index: %#" PRIx64 ")",
+			      l2.subs, table, index);
+		return -EIO;
+	}
 	if (!packed && host % img->unit)
 		what = "unaligned";
-	else if (!packed && e & QL2_RESERVED)
+	else if (!packed && l2.e & QL2_RESERVED)
 		what = "has reserved bits set";
+	else if (q->incompat & QINCOMPAT_DATA_FILE)
+		what = data_file_check(img, l2.e, off);
 	else if (host >= QCOW2_MAX_HOST || (host && !qcow2_inside(img, host)))
 		what = "is beyond the end of the file";
 	if (!what)
@@ -147,24 +170,53 @@ static void decode_packed(struct image *img, uint64_t e, uint64_t in,
 	ext->unit.skip = (uint32_t)in;
 }
 
-/* @in: offset in the cluster. */
-static void decode(struct image *img, uint64_t e, uint64_t in, bool shared,
-		   struct extent *ext)
+/* What a subcluster is: data, zeroes, neither. */
+static enum extent_kind sub_kind(uint64_t subs, unsigned i)
 {
-	uint64_t host = e & QL2_HOST;
+	return subs >> i & 1 ? EXT_DATA :
+	       subs >> (QSUBS + i) & 1 ? EXT_ZERO : EXT_HOLE;
+}
 
-	if (e & QL2_COMPRESSED) {
-		decode_packed(img, e, in, ext);
+/* Is every subcluster as the first one is? */
+static bool is_whole(uint64_t subs)
+{
+	return !subs || subs == QSUBS_DATA || subs == QSUBS_ZERO;
+}
+
+/* How many bytes of the cluster, from its byte @in on, are of one kind. */
+static uint64_t subs_alike(struct image *img, uint64_t subs, uint64_t in)
+{
+	uint64_t size = img->unit / QSUBS;
+	unsigned first = (unsigned)(in / size), i = first + 1;
+
+	if (is_whole(subs))
+		return img->unit - in;
+	while (i < QSUBS && sub_kind(subs, i) == sub_kind(subs, first))
+		i++;
+	return i * size - in;
+}
+
+/*
+ * @in: offset in the cluster.  One that is data only in part is never changed
+ * in place: reserve() fills it as a whole, under the claim.
+ */
+static void decode(struct image *img, struct qcow2_l2 l2, uint64_t in,
+		   bool shared, struct extent *ext)
+{
+	const struct qcow2 *q = qcow2_of(img);
+
+	if (l2.e & QL2_COMPRESSED) {
+		decode_packed(img, l2.e, in, ext);
 		return;
 	}
-	ext->kind = e & QL2_ZERO ? EXT_ZERO : host ? EXT_DATA : EXT_HOLE;
+	ext->kind = sub_kind(l2.subs, (unsigned)(in / (img->unit / QSUBS)));
 	ext->flags = 0;
 	ext->host = 0;
-	if (!host)
+	if (!qcow2_l2_has_host(q, l2.e))
 		return;
-	ext->host = host + in;
-	ext->flags = ext->kind == EXT_ZERO ? EXT_PREALLOC : 0;
-	if (shared || !(e & QCOPIED))
+	ext->host = (l2.e & QL2_HOST) + in;
+	ext->flags = ext->kind == EXT_DATA ? 0 : EXT_PREALLOC;
+	if (shared || !(l2.e & QCOPIED) || l2.subs != QSUBS_DATA)
 		ext->flags |= EXT_SHARED;
 }
 
@@ -172,39 +224,45 @@ static void decode(struct image *img, uint64_t e, uint64_t in, bool shared,
 static void guard_meta(struct image *img, struct extent *ext)
 {
 	if (ext->kind == EXT_DATA && img->writable &&
+	    ext->file == img->file &&
 	    qcow2_is_meta(qcow2_of(img), ext->host, ext->len))
 		ext->flags |= EXT_SHARED;
 }
 
-/* Is @e, @clusters after the cluster of @ext, more of the same? */
-static bool continues(struct image *img, uint64_t e, uint64_t first,
-		      uint64_t clusters)
+/* Is the entry at @p, @clusters after the one of @first, more of the same? */
+static bool continues(struct image *img, const unsigned char *p,
+		      struct qcow2_l2 first, uint64_t clusters)
 {
+	const struct qcow2 *q = qcow2_of(img);
 	uint64_t mask = QL2_COMPRESSED | QL2_ZERO | QCOPIED;
-	uint64_t host = first & QL2_HOST;
+	uint64_t e = be64_at(p);
+	uint64_t host = (first.e & QL2_HOST) + clusters * img->unit;
 
-	return (e & mask) == (first & mask) && (e & QL2_HOST) ==
-	       (host ? host + clusters * img->unit : 0);
+	if (qcow2_has_subs(q) && be64_at(p + 8) != first.subs)
+		return false;
+	return (e & mask) == (first.e & mask) && (e & QL2_HOST) ==
+	       (qcow2_l2_has_host(q, first.e) ? host : 0);
 }
 
 /* Reads the entry at @slot (a host offset) and counts its likes behind it. */
 static int l2_run(struct image *img, uint64_t slot, uint64_t max,
-		  uint64_t *entry, uint64_t *run)
+		  struct qcow2_l2 *l2, uint64_t *run)
 {
-	uint64_t first = slot % img->page / 8, n = 1;
+	const struct qcow2 *q = qcow2_of(img);
+	uint64_t n = 1;
 	const unsigned char *p;
 	struct mpage *pg;
 	int ret = meta_get(img, img->file, round_down(slot, img->page), &pg);
 
 	if (ret)
 		return ret;
-	max = min_u64(max, img->page / 8 - first);
+	max = min_u64(max, (img->page - slot % img->page) / q->l2_entry);
 	meta_rdlock(pg);
-	p = (unsigned char *)meta_bytes(pg) + 8 * first;
-	*entry = be64_at(p);
-	while (n < max && !(*entry & QL2_COMPRESSED) &&
-	       continues(img, be64_at(p + 8 * n), *entry, n))
-		n++;
+	p = (unsigned char *)meta_bytes(pg) + slot % img->page;
+	*l2 = qcow2_l2_at(q, p);
+	if (!(l2->e & QL2_COMPRESSED) && is_whole(l2->subs))
+		while (n < max && continues(img, p + q->l2_entry * n, *l2, n))
+			n++;
 	meta_unlock(pg);
 	meta_put(pg);
 	*run = n;
@@ -215,21 +273,25 @@ static int map_l2(const struct view *v, uint64_t l1e, uint64_t off,
 		  uint64_t len, struct extent *ext)
 {
 	struct image *img = v->img;
-	uint64_t in = off % img->unit, table = l1e & QL1_HOST;
-	uint64_t i = off / img->unit % (img->unit / 8), e, n;
-	int ret = l2_run(img, table + 8 * i, div_up(in + len, img->unit), &e,
-			 &n);
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t in = off % img->unit, table = l1e & QL1_HOST, n;
+	uint64_t i = off / img->unit % (img->unit / q->l2_entry);
+	struct qcow2_l2 l2;
+	int ret = l2_run(img, table + q->l2_entry * i,
+			 div_up(in + len, img->unit), &l2, &n);
 
 	if (!ret)
-		ret = qcow2_l2_check(img, table, i, e);
-	/* The entries that continue it only differ in the offset. */
-	if (!ret && n > 1 && e & QL2_HOST &&
-	    !qcow2_inside(img, (e & QL2_HOST) + (n - 1) * img->unit))
-		n = 1;
+		ret = qcow2_l2_check(img, table, off, l2);
 	if (ret)
 		return ret;
-	decode(img, e, in, v->root || !(l1e & QCOPIED), ext);
-	ext->len = min_u64(len, n * img->unit - in);
+	/* The entries that continue it only differ in the offset. */
+	if (n > 1 && l2.e & QL2_HOST && !q->data &&
+	    !qcow2_inside(img, (l2.e & QL2_HOST) + (n - 1) * img->unit))
+		n = 1;
+	decode(img, l2, in, v->root || !(l1e & QCOPIED), ext);
+	ext->len = min_u64(len, n > 1 ? n * img->unit - in :
+			   l2.e & QL2_COMPRESSED ? img->unit - in :
+			   subs_alike(img, l2.subs, in));
 	guard_meta(img, ext);
 	return 0;
 }
@@ -238,7 +300,8 @@ int qcow2_map(const struct view *v, uint64_t off, uint64_t len,
 	      struct extent *ext)
 {
 	struct extent found = {
-		.kind = EXT_HOLE, .off = off, .file = v->img->file,
+		.kind = EXT_HOLE, .off = off,
+		.file = qcow2_data_of(v->img),
 	};
 	uint64_t l1e, span;
 	int ret;

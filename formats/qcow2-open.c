@@ -403,7 +403,7 @@ static int check_usable(struct image *img, struct err *err)
 	struct qcow2 *q = qcow2_of(img);
 	const char *what = q->crypt_method ? "encrypted images" :
 		q->incompat & QINCOMPAT_DATA_FILE ? "external data files" :
-		q->incompat & QINCOMPAT_EXTL2 ? "extended L2 entries" : NULL;
+		NULL;
 
 	q->usable = !what;
 	if (img->flags & IMAGE_INFO)

@@ -22,7 +22,9 @@ struct entries {
 	uint64_t index;         /* of the first one in the table */
 	uint64_t n;
 	struct mpage *pg;
-	uint64_t old[PAGE_ENTRIES];     /* as they were when looked at */
+	uint64_t off;           /* guest offset of the first one's cluster */
+	struct qcow2_l2 old[PAGE_ENTRIES];      /* as they were when looked
+						 * at */
 };
 
 /* ---- L2 tables of our own ------------------------------------------------ */
@@ -134,12 +136,13 @@ static int l2_own(struct image *img, uint64_t index, uint64_t *table)
 static unsigned char *entry_at(struct image *img, const struct entries *en,
 			       uint64_t i)
 {
-	uint64_t slot = en->table + 8 * (en->index + i);
+	uint64_t slot = en->table +
+			qcow2_of(img)->l2_entry * (en->index + i);
 
 	return (unsigned char *)meta_bytes(en->pg) + slot % img->page;
 }
 
-/* Host bytes of clusters that @e refers to, or nothing. */
+/* Bytes of clusters of the image file that @e refers to, or nothing. */
 static uint64_t entry_host(struct image *img, uint64_t e, uint64_t *len)
 {
 	const struct qcow2 *q = qcow2_of(img);
@@ -148,7 +151,7 @@ static uint64_t entry_host(struct image *img, uint64_t e, uint64_t *len)
 		*len = qcow2_packed_len(q, e);
 		return qcow2_packed_host(q, e);
 	}
-	*len = e & QL2_HOST ? img->unit : 0;
+	*len = e & QL2_HOST && !q->data ? img->unit : 0;
 	return e & QL2_HOST;
 }
 
@@ -158,13 +161,14 @@ static int entries_check(struct image *img, const struct entries *en)
 	uint64_t host, len;
 
 	for (uint64_t i = 0; i < en->n; i++) {
-		uint64_t e = en->old[i];
-		int ret = e ? qcow2_l2_check(img, en->table, en->index + i, e)
-			    : 0;
+		struct qcow2_l2 l2 = en->old[i];
+		int ret = l2.e || l2.subs ?
+			  qcow2_l2_check(img, en->table,
+					 en->off + i * img->unit, l2) : 0;
 
 		if (ret)
 			return ret;
-		host = entry_host(img, e, &len);
+		host = entry_host(img, l2.e, &len);
 		if (!len || !qcow2_is_meta(qcow2_of(img), host, len))
 			continue;
 		image_corrupt(img, "Preventing invalid write on metadata:"
@@ -182,21 +186,24 @@ static int entries_check(struct image *img, const struct entries *en)
 static int entries_get(struct image *img, uint64_t off, uint64_t len,
 		       struct entries *en)
 {
-	uint64_t cluster = off / img->unit, per = img->unit / 8, slot;
+	const struct qcow2 *q = qcow2_of(img);
+	uint64_t cluster = off / img->unit, per = img->unit / q->l2_entry;
+	uint64_t slot;
 	int ret = l2_own(img, cluster / per, &en->table);
 
 	if (ret)
 		return ret;
+	en->off = off;
 	en->index = cluster % per;
-	slot = en->table + 8 * en->index;
+	slot = en->table + q->l2_entry * en->index;
 	en->n = min_u64(div_up(len, img->unit),
-			(img->page - slot % img->page) / 8);
+			(img->page - slot % img->page) / q->l2_entry);
 	ret = meta_get(img, img->file, round_down(slot, img->page), &en->pg);
 	if (ret)
 		return ret;
 	meta_rdlock(en->pg);
 	for (uint64_t i = 0; i < en->n; i++)
-		en->old[i] = be64_at(entry_at(img, en, i));
+		en->old[i] = qcow2_l2_at(q, entry_at(img, en, i));
 	meta_unlock(en->pg);
 	ret = entries_check(img, en);
 	if (ret)
@@ -217,19 +224,21 @@ static void entry_retire(struct image *img, uint64_t e)
 			     round_up(host + len, img->unit) - first);
 }
 
-/* Inside the gate.  Neighbours on the host are one record. */
-static void entries_retire(struct image *img, const uint64_t *old, uint64_t n)
+/* Inside the gate.  Neighbours on the host are one record.  A data file's
+ * clusters are nobody else's, ever. */
+static void entries_retire(struct image *img, const struct qcow2_l2 *old,
+			   uint64_t n)
 {
 	for (uint64_t i = 0, run; i < n; i += run) {
-		uint64_t host = old[i] & QL2_HOST;
+		uint64_t host = old[i].e & QL2_HOST;
 
 		run = 1;
-		if (old[i] & QL2_COMPRESSED || !host) {
-			entry_retire(img, old[i]);
+		if (old[i].e & QL2_COMPRESSED || !host || qcow2_of(img)->data) {
+			entry_retire(img, old[i].e);
 			continue;
 		}
-		while (i + run < n && !(old[i + run] & QL2_COMPRESSED) &&
-		       (old[i + run] & QL2_HOST) == host + run * img->unit)
+		while (i + run < n && !(old[i + run].e & QL2_COMPRESSED) &&
+		       (old[i + run].e & QL2_HOST) == host + run * img->unit)
 			run++;
 		space_retire(img, img->file, host, run * img->unit);
 	}
@@ -237,11 +246,16 @@ static void entries_retire(struct image *img, const uint64_t *old, uint64_t n)
 
 /* ---- reserve ------------------------------------------------------------- */
 
-/* Zeroes with host space of their own: data goes there. */
-static bool has_room(const struct reserve *res, uint64_t e)
+/*
+ * Host space of its own that data goes to: there is none there now or, with
+ * subclusters, not everywhere.  What is stored again then is what was there.
+ */
+static bool has_room(struct image *img, const struct reserve *res,
+		     struct qcow2_l2 l2)
 {
-	return res->intent == STORE_DATA && !(e & QL2_COMPRESSED) &&
-	       e & QL2_ZERO && e & QL2_HOST && e & QCOPIED;
+	return res->intent == STORE_DATA &&
+	       qcow2_l2_has_host(qcow2_of(img), l2.e) && l2.e & QCOPIED &&
+	       l2.subs != QSUBS_DATA;
 }
 
 /* How many entries, from the first one on, have room side by side, or have
@@ -249,11 +263,12 @@ static bool has_room(const struct reserve *res, uint64_t e)
 static uint64_t alike(struct image *img, const struct reserve *res,
 		      const struct entries *en)
 {
-	bool room = has_room(res, en->old[0]);
-	uint64_t host = en->old[0] & QL2_HOST, n = 1;
+	bool room = has_room(img, res, en->old[0]);
+	uint64_t host = en->old[0].e & QL2_HOST, n = 1;
 
-	while (n < en->n && has_room(res, en->old[n]) == room &&
-	       (!room || (en->old[n] & QL2_HOST) == host + n * img->unit))
+	while (n < en->n && has_room(img, res, en->old[n]) == room &&
+	       (!room ||
+		(en->old[n].e & QL2_HOST) == host + n * img->unit))
 		n++;
 	return n;
 }
@@ -276,11 +291,12 @@ static void promise(struct image *img, struct reserve *res,
 		.kind = EXT_DATA,
 		.off = res->off,
 		.len = n * img->unit,
-		.file = img->file,
+		.file = qcow2_data_of(img),
 		.host = host,
 	};
 	res->pins[0] = en->pg;
-	res->cookie[COOKIE_SLOT] = en->table + 8 * en->index;
+	res->cookie[COOKIE_SLOT] = en->table +
+				   qcow2_of(img)->l2_entry * en->index;
 	res->cookie[COOKIE_N] = n;
 	res->cookie[COOKIE_ENTRY] = e;
 }
@@ -289,8 +305,11 @@ static int reserve_packed(struct image *img, struct reserve *res,
 			  const struct entries *en)
 {
 	uint64_t host;
-	int ret = qcow2_packed_alloc(img, res->packed, &host);
+	int ret;
 
+	if (en->old[0].subs & QSUBS_DATA)       /* some of it is stored */
+		return -EIO;
+	ret = qcow2_packed_alloc(img, res->packed, &host);
 	if (!ret)
 		promise(img, res, en, 1,
 			qcow2_packed_entry(qcow2_of(img), host, res->packed));
@@ -301,12 +320,13 @@ static int reserve_clusters(struct image *img, struct reserve *res,
 			    const struct entries *en)
 {
 	struct qcow2_run run = { .n = alike(img, res, en) };
+	bool zero = res->intent == STORE_PREALLOC;
 	int ret;
 
-	if (has_room(res, en->old[0])) {
+	if (has_room(img, res, en->old[0])) {
 		res->cookie[COOKIE_KEEPS] = true;
 		promise(img, res, en, run.n,
-			(en->old[0] & QL2_HOST) | QCOPIED);
+			(en->old[0].e & QL2_HOST) | QCOPIED);
 		return 0;
 	}
 	ret = qcow2_alloc(img, run.n, &run);
@@ -314,7 +334,7 @@ static int reserve_clusters(struct image *img, struct reserve *res,
 		return ret;
 	res->fresh = run.fresh;
 	promise(img, res, en, run.n, run.host | QCOPIED |
-		(res->intent == STORE_PREALLOC ? QL2_ZERO : 0));
+		(zero && !qcow2_has_subs(qcow2_of(img)) ? QL2_ZERO : 0));
 	return 0;
 }
 
@@ -339,19 +359,28 @@ int qcow2_reserve(struct image *img, struct reserve *res)
 
 /* ---- commit, abort ------------------------------------------------------- */
 
+/* What the subclusters of a cluster that was reserved are then. */
+static uint64_t subs_of(const struct reserve *res)
+{
+	return res->intent == STORE_DATA ? QSUBS_DATA :
+	       res->intent == STORE_PREALLOC ? QSUBS_ZERO : 0;
+}
+
 void qcow2_commit(struct image *img, const struct reserve *res)
 {
-	uint64_t old[PAGE_ENTRIES], n = res->cookie[COOKIE_N];
-	uint64_t e = res->cookie[COOKIE_ENTRY];
+	const struct qcow2 *q = qcow2_of(img);
+	struct qcow2_l2 old[PAGE_ENTRIES];
+	struct qcow2_l2 l2 = { res->cookie[COOKIE_ENTRY], subs_of(res) };
 	struct mpage *pg = res->pins[0];
+	uint64_t n = res->cookie[COOKIE_N];
 	unsigned char *p;
 
 	meta_wrlock(pg);
 	p = (unsigned char *)meta_bytes(pg) +
 	    res->cookie[COOKIE_SLOT] % img->page;
-	for (uint64_t i = 0; i < n; i++) {
-		old[i] = be64_at(p + 8 * i);
-		be64_put(p + 8 * i, e + i * img->unit);
+	for (uint64_t i = 0; i < n; i++, l2.e += img->unit, p += q->l2_entry) {
+		old[i] = qcow2_l2_at(q, p);
+		qcow2_l2_put(q, p, l2);
 	}
 	meta_dirty(pg, STAGE_LINK);
 	meta_unlock(pg);
@@ -381,37 +410,47 @@ static bool has_backing(const struct image *img)
 }
 
 /* What becomes of an entry, as QEMU leaves it (qcow2.md 4 and 12). */
-static uint64_t unmapped(struct image *img, uint64_t e, enum unmap_how how)
+static struct qcow2_l2 unmapped(struct image *img, struct qcow2_l2 l2,
+				enum unmap_how how)
 {
-	if (how == UNMAP_HOLE || qcow2_of(img)->version < 3)
-		return 0;
+	const struct qcow2 *q = qcow2_of(img);
+	uint64_t zero = qcow2_has_subs(q) ? 0 : QL2_ZERO;
+
+	if (how == UNMAP_HOLE || q->version < 3)
+		return (struct qcow2_l2) { 0, 0 };
 	if (how == UNMAP_ZERO_KEEP)
-		return e & QL2_COMPRESSED ? QL2_ZERO : e | QL2_ZERO;
-	return e || has_backing(img) ? QL2_ZERO : 0;
+		return (struct qcow2_l2) {
+			l2.e & QL2_COMPRESSED ? zero : l2.e | zero, QSUBS_ZERO,
+		};
+	if (l2.e || l2.subs || has_backing(img))
+		return (struct qcow2_l2) { zero, QSUBS_ZERO };
+	return (struct qcow2_l2) { 0, 0 };
 }
 
 /* Is all of @ext as it would be afterwards? */
 static bool unmap_is_noop(struct image *img, const struct extent *ext,
 			  enum unmap_how how)
 {
+	if (ext->flags & EXT_PREALLOC && how != UNMAP_ZERO_KEEP)
+		return false;
 	if (ext->kind == EXT_HOLE)
-		return !unmapped(img, 0, how);
-	if (ext->kind == EXT_ZERO && how != UNMAP_HOLE)
-		return !(ext->flags & EXT_PREALLOC) || how == UNMAP_ZERO_KEEP;
-	return false;
+		return !unmapped(img, (struct qcow2_l2) { 0, 0 }, how).subs;
+	return ext->kind == EXT_ZERO && how != UNMAP_HOLE;
 }
 
 static void entries_unmap(struct image *img, struct entries *en,
 			  enum unmap_how how)
 {
+	const struct qcow2 *q = qcow2_of(img);
+
 	change_begin(img);
 	meta_wrlock(en->pg);
 	for (uint64_t i = 0; i < en->n; i++) {
-		uint64_t e = unmapped(img, en->old[i], how);
+		struct qcow2_l2 l2 = unmapped(img, en->old[i], how);
 
-		be64_put(entry_at(img, en, i), e);
-		if (e & QL2_HOST)       /* keeps its space */
-			en->old[i] = 0;
+		qcow2_l2_put(q, entry_at(img, en, i), l2);
+		if (l2.e & QL2_HOST)    /* keeps its space */
+			en->old[i].e = 0;
 	}
 	meta_dirty(en->pg, STAGE_LINK);
 	meta_unlock(en->pg);
@@ -419,11 +458,26 @@ static void entries_unmap(struct image *img, struct entries *en,
 	change_end(img);
 }
 
+/* How many bytes at @off need no change; whole clusters, as far as the disk
+ * has them. */
+static int unmap_nothing(struct image *img, uint64_t off, uint64_t len,
+			 enum unmap_how how, uint64_t *n)
+{
+	uint64_t left = image_size(img) - off;
+	struct extent ext;
+	int ret = qcow2_map(&img->live, off, min_u64(len, left), &ext);
+
+	*n = 0;
+	if (!ret && unmap_is_noop(img, &ext, how))
+		*n = ext.len == left ? left : round_down(ext.len, img->unit);
+	return ret;
+}
+
 int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
 		enum unmap_how how, uint64_t *done)
 {
 	struct entries en;
-	struct extent ext;
+	uint64_t n;
 	int ret;
 
 	/* Without a zero flag only holes read as zeroes, if nothing is below:
@@ -431,10 +485,9 @@ int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
 	if (qcow2_of(img)->version < 3 && how != UNMAP_HOLE &&
 	    has_backing(img))
 		return -ENOTSUP;
-	ret = qcow2_map(&img->live, off, min_u64(len, image_size(img) - off),
-			&ext);
-	if (!ret && unmap_is_noop(img, &ext, how)) {
-		*done = ext.len;
+	ret = unmap_nothing(img, off, len, how, &n);
+	if (!ret && n) {
+		*done = n;
 		return 0;
 	}
 	if (!ret)

@@ -118,6 +118,9 @@ enum {
 #define QL2_RESERVED    UINT64_C(0x3f000000000001fe)
 #define QL2_COMPRESSED  (UINT64_C(1) << 62)
 #define QCOPIED         (UINT64_C(1) << 63)
+#define QSUBS           32u     /* subclusters of a cluster */
+#define QSUBS_DATA      UINT64_C(0x00000000ffffffff)
+#define QSUBS_ZERO      UINT64_C(0xffffffff00000000)
 #define QRT_HOST        UINT64_C(0xfffffffffffffe00)
 #define QRT_RESERVED    UINT64_C(0x1ff)
 
@@ -163,6 +166,7 @@ struct qcow2 {
 	bool has_luks;
 	uint64_t luks_offset, luks_length;
 	char *data_file;                /* as stored, or NULL */
+	struct file *data;              /* NULL: guest data is in img->file */
 
 	/*
 	 * Outermost first: tables, alloc, then the gate; both may be held
@@ -200,6 +204,56 @@ struct qcow2_root {
 static inline struct qcow2 *qcow2_of(const struct image *img)
 {
 	return img->priv;
+}
+
+/* The file that guest data is in. */
+static inline struct file *qcow2_data_of(const struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+
+	return q->data ? q->data : img->file;
+}
+
+static inline bool qcow2_has_subs(const struct qcow2 *q)
+{
+	return q->l2_entry == 16;
+}
+
+/*
+ * An L2 entry.  @subs says of each subcluster whether it is data (bits 0 to 31)
+ * or zeroes (32 to 63); without subclusters all of them are what the entry is.
+ */
+struct qcow2_l2 {
+	uint64_t e, subs;
+};
+
+/* Does it name host space?  In a data file that may begin at 0. */
+static inline bool qcow2_l2_has_host(const struct qcow2 *q, uint64_t e)
+{
+	return !(e & QL2_COMPRESSED) &&
+	       (e & QL2_HOST || (q->incompat & QINCOMPAT_DATA_FILE &&
+				 e & QCOPIED));
+}
+
+static inline struct qcow2_l2 qcow2_l2_at(const struct qcow2 *q,
+					  const unsigned char *p)
+{
+	struct qcow2_l2 l2 = { .e = be64_at(p) };
+
+	if (qcow2_has_subs(q))
+		l2.subs = be64_at(p + 8);
+	else if (!(l2.e & QL2_COMPRESSED))
+		l2.subs = l2.e & QL2_ZERO ? QSUBS_ZERO :
+			  qcow2_l2_has_host(q, l2.e) ? QSUBS_DATA : 0;
+	return l2;
+}
+
+static inline void qcow2_l2_put(const struct qcow2 *q, unsigned char *p,
+				struct qcow2_l2 l2)
+{
+	be64_put(p, l2.e);
+	if (qcow2_has_subs(q))
+		be64_put(p + 8, l2.subs);
 }
 
 /* Guest bytes that one L2 table maps. */
@@ -306,11 +360,12 @@ int qcow2_entry(struct image *img, uint64_t host, uint64_t *entry);
 /*
  * Rule 14, where entries are read: 0, or -EIO after image_corrupt().  A good
  * L1 entry's offset is a whole cluster inside the file, or 0; so is that of a
- * good L2 entry (of a compressed one: begins inside the file).
+ * good L2 entry (of a compressed one: begins inside the file).  In a data file
+ * a cluster is where the guest has it: @off, or a byte of the cluster there.
  */
 int qcow2_l1_check(struct image *img, uint64_t index, uint64_t e);
-int qcow2_l2_check(struct image *img, uint64_t table, uint64_t index,
-		   uint64_t e);
+int qcow2_l2_check(struct image *img, uint64_t table, uint64_t off,
+		   struct qcow2_l2 l2);
 /* Is @host, the start of a table or cluster, inside the file as it is now? */
 bool qcow2_inside(struct image *img, uint64_t host);
 

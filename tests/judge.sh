@@ -27,6 +27,8 @@ crashes --cluster 4096 --snapshot --packed
 crashes --cluster 512 --create refcount_bits=1
 crashes --cluster 4096 --create compat=0.10 --packed
 crashes --cluster 1024 --create refcount_bits=64,lazy_refcounts=on
+crashes --cluster 16384 --create extended_l2=on
+crashes --cluster 65536 --create extended_l2=on --snapshot --packed
 crashes --cluster 65536 --lost-write
 echo "$total crashes, 0 failures"
 

@@ -324,6 +324,8 @@ struct image {
 	unsigned flags;         /* image_flag */
 	enum cache_mode cache;
 	const struct codec *codec;      /* for STORE_PACKED; NULL: cannot */
+	int pack_level;         /* of the codec's; 0: QEMU's (set by who
+				 * packs, before the first image_pack()) */
 	char *name;             /* as info prints it ("top.qcow2") */
 	char *backing_name;     /* as stored in the image, or NULL */
 	char *backing_fmt;      /* as stored, or NULL */

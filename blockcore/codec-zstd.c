@@ -17,6 +17,7 @@
 
 enum {
 	LEVEL = 3,              /* QEMU's */
+	LEVEL_MAX = 22,
 	WINDOW_LOG_MAX = 31,    /* what `zstd --ultra --long=31` makes */
 };
 
@@ -60,18 +61,6 @@ static struct zstd_ctx *ctx_get(void)
 		return NULL;
 	}
 	return c;
-}
-
-static ZSTD_CCtx *encoder_new(void)
-{
-	ZSTD_CCtx *enc = ZSTD_createCCtx();
-
-	if (enc && ZSTD_isError(ZSTD_CCtx_setParameter(
-			enc, ZSTD_c_compressionLevel, LEVEL))) {
-		ZSTD_freeCCtx(enc);
-		return NULL;
-	}
-	return enc;
 }
 
 static ZSTD_DCtx *decoder_new(void)
@@ -127,8 +116,8 @@ static int zstd_decode(const void *in, size_t in_len, void *out,
 	return decode_frames(c->dec, &src, &dst);
 }
 
-static int zstd_encode(const void *in, size_t in_len, void *out,
-		       size_t out_cap, size_t *n)
+static int zstd_encode_at(int level, const void *in, size_t in_len, void *out,
+			  size_t out_cap, size_t *n)
 {
 	struct zstd_ctx *c = ctx_get();
 	size_t ret;
@@ -136,8 +125,9 @@ static int zstd_encode(const void *in, size_t in_len, void *out,
 	if (!c)
 		return -ENOMEM;
 	if (!c->enc)
-		c->enc = encoder_new();
-	if (!c->enc)
+		c->enc = ZSTD_createCCtx();
+	if (!c->enc || ZSTD_isError(ZSTD_CCtx_setParameter(
+			c->enc, ZSTD_c_compressionLevel, level)))
 		return -ENOMEM;
 	ret = ZSTD_compress2(c->enc, out, out_cap, in, in_len);
 	if (!ZSTD_isError(ret)) {
@@ -150,8 +140,16 @@ static int zstd_encode(const void *in, size_t in_len, void *out,
 	return 0;
 }
 
+static int zstd_encode(const void *in, size_t in_len, void *out,
+		       size_t out_cap, size_t *n)
+{
+	return zstd_encode_at(LEVEL, in, in_len, out, out_cap, n);
+}
+
 const struct codec codec_zstd = {
 	.name = "zstd",
 	.decode = zstd_decode,
 	.encode = zstd_encode,
+	.max_level = LEVEL_MAX,
+	.encode_at = zstd_encode_at,
 };

@@ -35,6 +35,7 @@ static const struct {
 struct deflate_ctx {
 	z_stream enc[NR_WRAPS], dec[NR_WRAPS];
 	bool has_enc[NR_WRAPS], has_dec[NR_WRAPS];
+	int level[NR_WRAPS];    /* of enc */
 #ifdef HAVE_LIBDEFLATE
 	struct libdeflate_decompressor *fast;
 #endif
@@ -84,13 +85,16 @@ static struct deflate_ctx *ctx_get(void)
 	return c;
 }
 
-static z_stream *ctx_encoder(struct deflate_ctx *c, enum wrap w)
+static z_stream *ctx_encoder(struct deflate_ctx *c, enum wrap w, int level)
 {
 	z_stream *z = &c->enc[w];
 
-	if (c->has_enc[w])
+	if (c->has_enc[w] && c->level[w] == level)
 		return deflateReset(z) == Z_OK ? z : NULL;
-	c->has_enc[w] = deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED,
+	if (c->has_enc[w])
+		deflateEnd(z);
+	c->level[w] = level;
+	c->has_enc[w] = deflateInit2(z, level, Z_DEFLATED,
 				     params[w].window_bits, params[w].mem_level,
 				     Z_DEFAULT_STRATEGY) == Z_OK;
 	return c->has_enc[w] ? z : NULL;
@@ -165,15 +169,15 @@ static int decode(enum wrap w, const void *in, size_t in_len, void *out,
 	return ret == Z_MEM_ERROR ? -ENOMEM : -EIO;
 }
 
-static int encode(enum wrap w, const void *in, size_t in_len, void *out,
-		  size_t out_cap, size_t *n)
+static int encode(enum wrap w, int level, const void *in, size_t in_len,
+		  void *out, size_t out_cap, size_t *n)
 {
 	struct deflate_ctx *c = ctx_get();
 	z_stream *z;
 
 	if (!fits_zlib(in_len, out_cap))
 		return -EINVAL;
-	z = c ? ctx_encoder(c, w) : NULL;
+	z = c ? ctx_encoder(c, w, level) : NULL;
 	if (!z)
 		return -ENOMEM;
 	z->next_in = (void *)in;
@@ -202,13 +206,25 @@ static int deflate_decode(const void *in, size_t in_len, void *out,
 static int deflate_encode(const void *in, size_t in_len, void *out,
 			  size_t out_cap, size_t *n)
 {
-	return encode(RAW, in, in_len, out, out_cap, n);
+	return encode(RAW, Z_DEFAULT_COMPRESSION, in, in_len, out, out_cap, n);
+}
+
+static int deflate_encode_at(int level, const void *in, size_t in_len,
+			     void *out, size_t out_cap, size_t *n)
+{
+#ifdef HAVE_LIBISAL
+	if (level == 1)
+		return isal_encode(false, in, in_len, out, out_cap, n);
+#endif
+	return encode(RAW, level, in, in_len, out, out_cap, n);
 }
 
 const struct codec codec_deflate = {
 	.name = "deflate",
 	.decode = deflate_decode,
 	.encode = deflate_encode,
+	.max_level = Z_BEST_COMPRESSION,
+	.encode_at = deflate_encode_at,
 };
 
 static int zlib_decode(const void *in, size_t in_len, void *out, size_t out_len)
@@ -219,13 +235,25 @@ static int zlib_decode(const void *in, size_t in_len, void *out, size_t out_len)
 static int zlib_encode(const void *in, size_t in_len, void *out, size_t out_cap,
 		       size_t *n)
 {
-	return encode(ZLIB, in, in_len, out, out_cap, n);
+	return encode(ZLIB, Z_DEFAULT_COMPRESSION, in, in_len, out, out_cap, n);
+}
+
+static int zlib_encode_at(int level, const void *in, size_t in_len, void *out,
+			  size_t out_cap, size_t *n)
+{
+#ifdef HAVE_LIBISAL
+	if (level == 1)
+		return isal_encode(true, in, in_len, out, out_cap, n);
+#endif
+	return encode(ZLIB, level, in, in_len, out, out_cap, n);
 }
 
 const struct codec codec_zlib = {
 	.name = "zlib",
 	.decode = zlib_decode,
 	.encode = zlib_encode,
+	.max_level = Z_BEST_COMPRESSION,
+	.encode_at = zlib_encode_at,
 };
 
 /* ---- zeroes ---------------------------------------------------------------

@@ -17,11 +17,23 @@ struct codec {
 	/* Encodes into at most @out_cap bytes; *n = 0: does not fit. */
 	int (*encode)(const void *in, size_t in_len, void *out,
 		      size_t out_cap, size_t *n);
+	/* The same at a level of 1 .. max_level; encode() has QEMU's.  0 and
+	 * NULL: there are no levels. */
+	int max_level;
+	int (*encode_at)(int level, const void *in, size_t in_len, void *out,
+			 size_t out_cap, size_t *n);
 };
 
 extern const struct codec codec_deflate;        /* raw, 4 KiB window */
 extern const struct codec codec_zlib;           /* RFC 1950 */
 extern const struct codec codec_zstd;
+
+#ifdef HAVE_LIBISAL
+/* codec-isal.c: level 1 of deflate, raw with a window of 4 KiB, or as zlib's
+ * streams; as codec.encode(). */
+int isal_encode(bool zlib, const void *in, size_t in_len, void *out,
+		size_t out_cap, size_t *n);
+#endif
 
 /* Memory of the calling thread's contexts is freed when the thread ends. */
 

@@ -14,6 +14,7 @@ libimgcore_a_SOURCES += blockcore/err.c
 libimgcore_a_SOURCES += blockcore/strbuf.c
 libimgcore_a_SOURCES += blockcore/codec.c
 libimgcore_a_SOURCES += blockcore/codec-zstd.c
+libimgcore_a_SOURCES += blockcore/codec-isal.c
 libimgcore_a_SOURCES += blockcore/json.c
 libimgcore_a_SOURCES += blockcore/json-parse.c
 libimgcore_a_SOURCES += blockcore/json-write.c

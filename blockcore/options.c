@@ -34,7 +34,7 @@ static struct slot *find(const struct options *o, const char *name)
 }
 
 /* A name that the format has already stays the format's. */
-static void add_table(struct options *o, const struct option_spec *spec)
+void options_add(struct options *o, const struct option_spec *spec)
 {
 	for (; spec && spec->name; spec++) {
 		if (find(o, spec->name))
@@ -50,8 +50,8 @@ struct options *options_new(const struct option_spec *format,
 {
 	struct options *o = must(calloc(1, sizeof(*o)));
 
-	add_table(o, format);
-	add_table(o, protocol);
+	options_add(o, format);
+	options_add(o, protocol);
 	return o;
 }
 

@@ -26,6 +26,8 @@ struct options;
 /* @protocol (may be NULL) is appended to @format. */
 struct options *options_new(const struct option_spec *format,
 			    const struct option_spec *protocol);
+/* Further options, for whoever made @o and knows them. */
+void options_add(struct options *o, const struct option_spec *table);
 struct options *options_copy(const struct options *o);
 void options_free(struct options *o);
 

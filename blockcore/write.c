@@ -229,9 +229,14 @@ int image_write(const struct view *v, const void *buf, size_t len,
 
 int image_pack(struct image *img, const void *buf, void *out, size_t *n)
 {
-	if (!img->codec)
+	const struct codec *codec = img->codec;
+
+	if (!codec)
 		return -ENOTSUP;
-	return img->codec->encode(buf, img->unit, out, img->unit - 1, n);
+	if (img->pack_level && codec->encode_at)
+		return codec->encode_at(img->pack_level, buf, img->unit, out,
+					img->unit - 1, n);
+	return codec->encode(buf, img->unit, out, img->unit - 1, n);
 }
 
 static int store_packed(struct image *img, const void *packed, size_t n,

@@ -57,6 +57,7 @@ SCRIPT_TESTS += tests/convert-device.sh
 SCRIPT_TESTS += tests/convert-enospc.sh
 SCRIPT_TESTS += tests/convert-interrupt.sh
 SCRIPT_TESTS += tests/convert-layout.sh
+SCRIPT_TESTS += tests/convert-level.sh
 SCRIPT_TESTS += tests/convert-memory.sh
 SCRIPT_TESTS += tests/convert-progress.sh
 SCRIPT_TESTS += tests/convert-salvage.sh

@@ -16,6 +16,7 @@ static const struct {
 	{ BEYOND_CHECK, "dmg" },
 	{ BEYOND_REPAIR, "vmdk" },
 	{ BEYOND_REPAIR, "vdi" },
+	{ BEYOND_LEVEL, NULL },
 	{ BEYOND_SAFE, NULL },
 };
 

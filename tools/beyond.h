@@ -11,6 +11,7 @@
 enum beyond {
 	BEYOND_CHECK,           /* check of a format that QEMU cannot check */
 	BEYOND_REPAIR,          /* check -r likewise */
+	BEYOND_LEVEL,           /* -o compression_level of convert */
 	BEYOND_SAFE,            /* --safe, IMGCTL_SAFE: the path policy */
 };
 

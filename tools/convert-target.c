@@ -7,8 +7,17 @@
  * of the checks is qemu-img's.
  */
 #include "convert.h"
+#include "beyond.h"
+#include "codec.h"
 
 #include <inttypes.h>
+
+/* Not the image's but this command's: nothing in the image tells it. */
+static const struct option_spec level_option[] = {
+	{ "compression_level", OPTION_NUMBER, "How hard -c tries: 1 is fastest",
+	  NULL },
+	{ NULL, OPTION_STRING, NULL, NULL },
+};
 
 /* ---- options ---------------------------------------------------------------- */
 
@@ -17,6 +26,8 @@ static int read_options(struct convert_cmd *c, struct err *err)
 	char size[32];
 	int ret = 0;
 
+	if (c->fmt->stores_packed && !beyond_qemu(BEYOND_LEVEL, c->fmt->name))
+		options_add(c->options, level_option);
 	for (size_t i = 0; i < c->nr_lists && !ret; i++)
 		ret = options_parse(c->options, c->lists[i], err);
 	/* A size among them has no say. */
@@ -52,6 +63,26 @@ static int check_backing(const struct convert_cmd *c, struct err *err)
 	return 0;
 }
 
+static int check_level(struct convert_cmd *c, struct err *err)
+{
+	const char *type = options_str(c->options, "compression_type", "zlib");
+	const struct codec *codec = strcmp(type, "zstd") ? &codec_zlib :
+				    &codec_zstd;
+	uint64_t level = options_num(c->options, "compression_level", 0);
+
+	if (!options_has(c->options, "compression_level"))
+		return 0;
+	if (!c->compress)
+		return err_set(err, -EINVAL, "Parameter 'compression_level' has"
+			       " no effect without -c");
+	if (!level || level > (unsigned)codec->max_level)
+		return err_set(err, -EINVAL, "Parameter 'compression_level'"
+			       " expects a number between 1 and %d",
+			       codec->max_level);
+	c->level = (int)level;
+	return 0;
+}
+
 static int check_compress(const struct convert_cmd *c, struct err *err)
 {
 	const char *mode;
@@ -80,7 +111,9 @@ static int prepare_new(struct convert_cmd *c, struct err *err)
 		ret = read_backing(c, err);
 	if (!ret)
 		ret = check_backing(c, err);
-	return ret ? ret : check_compress(c, err);
+	if (!ret)
+		ret = check_compress(c, err);
+	return ret ? ret : check_level(c, err);
 }
 
 static int prepare_old(const struct convert_cmd *c, struct err *err)
@@ -158,7 +191,10 @@ bool target_open(struct convert_cmd *c)
 		c->to.format = "raw";
 	c->to.flags |= IMAGE_RDWR | IMAGE_DISCARD;
 	c->dst = tool_open(c->target, &c->to);
-	return c->dst && target_fits(c);
+	if (!c->dst || !target_fits(c))
+		return false;
+	c->dst->pack_level = c->level;
+	return true;
 }
 
 /*

@@ -20,6 +20,7 @@ struct convert_cmd {
 	bool help, no_create, compress, out_of_order, target_is_zero;
 	bool show, quiet, copy_offload, has_sparse, target_opts, skip_broken;
 	bool salvage;
+	int level;                      /* -o compression_level */
 	unsigned threads;
 	uint64_t sparse, rate;
 	char **sources;

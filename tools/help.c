@@ -117,6 +117,9 @@ void version_print(void)
 #ifdef HAVE_LIBDEFLATE
 	fputs(" libdeflate", stdout);
 #endif
+#ifdef HAVE_LIBISAL
+	fputs(" libisal", stdout);
+#endif
 #ifdef HAVE_LIBURING
 	fputs(" liburing", stdout);
 #endif

@@ -57,6 +57,63 @@ static size_t deflate_with(int bits, int level)
 	return CAP - z.avail_out;
 }
 
+/* Every level can be read back; raw streams with a window of 4 KiB. */
+static void levels(void **state)
+{
+	static const struct codec *const codecs[] = {
+		&codec_deflate, &codec_zlib, &codec_zstd,
+	};
+	size_t n = 0;
+
+	(void)state;
+	fill_unit(3);
+	for (size_t i = 0; i < 3; i++)
+		for (int level = 1; level <= codecs[i]->max_level; level++) {
+			memset(back, 0, UNIT);
+			assert_int_equal(codecs[i]->encode_at(
+				level, unit, UNIT, packed, UNIT - 1, &n), 0);
+			assert_true(n > 0 && n < UNIT);
+			assert_int_equal(codecs[i]->decode(packed, n, back,
+							   UNIT), 0);
+			assert_memory_equal(unit, back, UNIT);
+		}
+	fill_random();
+	assert_int_equal(codec_deflate.encode_at(1, unit, UNIT, packed,
+						 UNIT - 1, &n), 0);
+	assert_int_equal(n, 0);
+}
+
+static void small_window(const unsigned char *in, size_t n)
+{
+	z_stream z = { 0 };
+	int ret = Z_OK;
+
+	memset(back, 0, UNIT);
+	assert_int_equal(inflateInit2(&z, -12), Z_OK);
+	z.next_in = (unsigned char *)in;
+	z.avail_in = (uInt)n;
+	for (size_t i = 0; i < UNIT && ret == Z_OK; i++) {
+		z.next_out = back + i;
+		z.avail_out = 1;
+		ret = inflate(&z, Z_SYNC_FLUSH);
+	}
+	inflateEnd(&z);
+	assert_memory_equal(unit, back, UNIT);
+}
+
+static void fast_streams_keep_to_the_window(void **state)
+{
+	size_t n = 0;
+
+	(void)state;
+	for (unsigned seed = 0; seed < 8; seed++) {
+		fill_unit(seed);
+		assert_int_equal(codec_deflate.encode_at(
+			1, unit, UNIT, packed, UNIT - 1, &n), 0);
+		small_window(packed, n);
+	}
+}
+
 static void deflate_others_read_ours(void **state)
 {
 	z_stream z = { 0 };
@@ -321,6 +378,8 @@ static void threads_bring_their_contexts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(levels),
+		cmocka_unit_test(fast_streams_keep_to_the_window),
 		cmocka_unit_test(deflate_others_read_ours),
 		cmocka_unit_test(deflate_encodes_as_zlib_does),
 		cmocka_unit_test(deflate_reads_large_windows),

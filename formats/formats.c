@@ -7,6 +7,7 @@ extern const struct format cloop_format;
 extern const struct format qcow2_format;
 extern const struct format qcow_format;
 extern const struct format qed_format;
+extern const struct format parallels_format;
 extern const struct format raw_format;
 extern const struct format vmdk_format;
 
@@ -15,6 +16,7 @@ const struct format *const formats[] = {
 	&qcow_format,
 	&qed_format,
 	&vmdk_format,
+	&parallels_format,
 	&bochs_format,
 	&cloop_format,
 	&raw_format,

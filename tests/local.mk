@@ -78,6 +78,7 @@ SCRIPT_TESTS += tests/write-random.py
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
 
 SCRIPT_TESTS += tests/judge.sh
+SCRIPT_TESTS += tests/parallels.sh
 SCRIPT_TESTS += tests/qcow-qed.sh
 SCRIPT_TESTS += tests/qcow2-check.py
 SCRIPT_TESTS += tests/qcow2-create.py

@@ -35,12 +35,16 @@ SHAPES = [      # format, create options, cluster size, size
     ('qcow', '', 4096, (8 << 20) + 512),
     ('qed', 'cluster_size=4k,table_size=2', 4096, (6 << 20) + 1536),
     ('qed', 'cluster_size=64k', 65536, (8 << 20) + 512),
+    ('parallels', 'cluster_size=64k', 65536, (8 << 20) + 512),
+    ('parallels', 'cluster_size=3k', 3072, (2 << 20) + 512),
 ]
 # What a format can do; qemu-img's exit codes for it: checked when all is well,
 # and after the end of a program.
 CAN_PUNCH = {'qcow2'}
-GOOD = {'qcow2': {0}, 'qed': {0, 3}, 'qcow': {63}}
-LEFT = {'qcow2': {0, 3}, 'qed': {0, 3}, 'qcow': {63}}
+GOOD = {'qcow2': {0}, 'qed': {0, 3}, 'qcow': {63},
+        'parallels': {0, 2, 3}}
+LEFT = {'qcow2': {0, 3}, 'qed': {0, 3}, 'qcow': {63},
+        'parallels': {2}}
 
 
 def run(*args, **kw):
@@ -59,7 +63,7 @@ def create(rng, fmt, options, size):
     model.fmt = fmt
     args = ['qemu-img', 'create', '-q', '-f', fmt]
     args += ['-o', options] if options else []
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and fmt != 'parallels':
         n = rng.choice([size, size // 2 // 512 * 512, size + 65536])
         base = bytes(rng.randrange(1, 256) for _ in range(64)) * (n // 64)
         with open('base.raw', 'wb') as f:
@@ -197,8 +201,9 @@ def killed(rng, model, unit, packs):
         if got[i] not in (before[i], 0, model.below[i]):
             sys.exit('byte %d is %d, neither %d nor %d' %
                      (i, got[i], before[i], model[i]))
-    if left and model.fmt == 'qcow2':
-        run('qemu-img', 'check', '-q', '-r', 'leaks', 'a.img',
+    if left and model.fmt in ('qcow2', 'parallels'):
+        run('qemu-img', 'check', '-q', '-r', 'leaks' if model.fmt == 'qcow2'
+            else 'all', '-f', model.fmt, 'a.img',
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     model[:] = got
 

@@ -10,6 +10,7 @@
 #include "qcow2-layout.h"
 
 #include <inttypes.h>
+#include <unistd.h>
 
 #define FEATURES_MIN_CLUSTER 8192u      /* below: no feature name table */
 #define SIZE_LIMIT (INT64_MAX - (int64_t)GiB + 1)  /* of any file */
@@ -22,6 +23,9 @@ struct params {
 	unsigned l2_entry;      /* bytes */
 	enum preallocation prealloc;
 	const char *backing, *backing_fmt;
+	const char *data_file;
+	bool data_raw;
+	enum preallocation data_prealloc;       /* of the data file */
 	uint64_t size;
 	uint64_t l1_size;       /* entries */
 };
@@ -230,7 +234,7 @@ static int parse_backing(const struct options *o, struct params *p,
 	return 0;
 }
 
-static int parse_data_file(const struct options *o, const struct params *p,
+static int parse_data_file(const struct options *o, struct params *p,
 			   struct err *err)
 {
 	const char *name = options_str(o, "data_file", NULL);
@@ -247,7 +251,13 @@ static int parse_data_file(const struct options *o, const struct params *p,
 	if (p->version < 3)
 		return err_set(err, -EINVAL, "External data files are only"
 			       " supported with " COMPAT_HINT);
-	return err_set(err, -ENOTSUP, "External data files are not supported");
+	p->data_file = name;
+	p->data_raw = raw;
+	p->data_prealloc = p->prealloc;
+	/* Its entries are where the data is. */
+	if (raw || p->prealloc != PREALLOC_OFF)
+		p->prealloc = PREALLOC_METADATA;
+	return qcow2_data_check(name, err);
 }
 
 static int parse_v3_only(const struct options *o, struct params *p,
@@ -319,7 +329,9 @@ static void put_fixed(const struct params *p, const struct layout *l,
 		return;
 	be64_put(h + QH_INCOMPAT,
 		 (p->compression ? QINCOMPAT_COMPRESSION : 0) |
+		 (p->data_file ? QINCOMPAT_DATA_FILE : 0) |
 		 (p->subs ? QINCOMPAT_EXTL2 : 0));
+	be64_put(h + QH_AUTOCLEAR, p->data_raw ? QAUTOCLEAR_DATA_RAW : 0);
 	be64_put(h + QH_COMPAT, p->lazy ? QCOMPAT_LAZY_REFCOUNTS : 0);
 	be32_put(h + QH_REFCOUNT_ORDER, p->refcount_order);
 	be32_put(h + QH_HEADER_LENGTH, QH_V3_LENGTH);
@@ -349,6 +361,9 @@ static size_t put_tail(const struct params *p, unsigned char *h)
 	if (p->backing && p->backing_fmt)
 		at = put_ext(h, at, QEXT_BACKING_FORMAT, p->backing_fmt,
 			     strlen(p->backing_fmt));
+	if (p->data_file)
+		at = put_ext(h, at, QEXT_DATA_FILE, p->data_file,
+			     strlen(p->data_file));
 	if (p->version >= 3 && 1u << p->cluster_bits >= FEATURES_MIN_CLUSTER)
 		at = put_ext(h, at, QEXT_FEATURES, feature_names,
 			     sizeof(feature_names));
@@ -471,11 +486,29 @@ static int write_rest(struct maker *m, uint64_t end)
 			      (end << m->p->cluster_bits) - n) : 0;
 }
 
+/* The tables of a data file's clusters, which are where the guest has them. */
+static int make_tables(struct maker *m, struct err *err)
+{
+	uint64_t left = data_clusters(m->p), at, n, data = 0;
+	int ret = 0;
+
+	for (uint64_t i = 0; left && !ret; i++, left -= n, data += n) {
+		n = min_u64(left, l2_entries(m->p));
+		ret = layout_alloc(&m->l, 1, &at);
+		if (!ret)
+			ret = l2_write(m, i, at, data, n);
+	}
+	return ret ? err_errno(err, ret, "Could not preallocate metadata") : 0;
+}
+
 /* Table after table, the data of each behind it. */
 static int make_metadata(struct maker *m, struct err *err)
 {
 	uint64_t left = data_clusters(m->p), at, data = 0, n = 0;
 	int ret = 0;
+
+	if (m->p->data_file)
+		return make_tables(m, err);
 
 	for (uint64_t i = 0; left && !ret; i++, left -= n) {
 		n = min_u64(left, l2_entries(m->p));
@@ -565,6 +598,25 @@ static int make(struct maker *m, struct err *err)
 	return ret ? err_errno(err, ret, "Could not write the new image") : 0;
 }
 
+/* The data file keeps what it holds until there is an image to use it. */
+static int make_both(struct maker *m, struct err *err)
+{
+	struct file *data;
+	bool created;
+	int ret = qcow2_data_target(m->p->data_file, &data, &created, err);
+
+	if (ret)
+		return ret;
+	ret = make(m, err);
+	if (!ret)
+		ret = qcow2_data_empty(data, m->p->size, m->p->data_prealloc,
+				       err);
+	if (ret && created)
+		unlink(m->p->data_file);
+	file_unref(data);
+	return ret;
+}
+
 static int qcow2_create(struct file *f, const struct options *o, uint64_t size,
 			struct err *err)
 {
@@ -582,7 +634,7 @@ static int qcow2_create(struct file *f, const struct options *o, uint64_t size,
 		return -ENOMEM;
 	ret = layout_init(&m.l, f, p.cluster_bits, p.refcount_order);
 	if (!ret)
-		ret = make(&m, err);
+		ret = p.data_file ? make_both(&m, err) : make(&m, err);
 	layout_free(&m.l);
 	return ret;
 }

@@ -292,6 +292,8 @@ static int map_l2(const struct view *v, uint64_t l1e, uint64_t off,
 	ext->len = min_u64(len, n > 1 ? n * img->unit - in :
 			   l2.e & QL2_COMPRESSED ? img->unit - in :
 			   subs_alike(img, l2.subs, in));
+	if (q->raw && qcow2_raw_turning(q, off, ext->len))
+		ext->flags |= EXT_SHARED;
 	guard_meta(img, ext);
 	return 0;
 }

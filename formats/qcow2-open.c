@@ -401,9 +401,7 @@ static int backing_name_read(struct image *img, const unsigned char *h,
 static int check_usable(struct image *img, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	const char *what = q->crypt_method ? "encrypted images" :
-		q->incompat & QINCOMPAT_DATA_FILE ? "external data files" :
-		NULL;
+	const char *what = q->crypt_method ? "encrypted images" : NULL;
 
 	q->usable = !what;
 	if (img->flags & IMAGE_INFO)
@@ -528,6 +526,8 @@ static void qcow2_close(struct image *img)
 		free(q->exts[i].data);
 	free(q->exts);
 	free(q->data_file);
+	qcow2_data_close(img);
+	pthread_mutex_destroy(&q->turn);
 	pthread_mutex_destroy(&q->tables);
 	pthread_mutex_destroy(&q->alloc);
 }
@@ -556,6 +556,7 @@ static int qcow2_open(struct image *img, struct err *err)
 
 	pthread_mutex_init(&q->tables, NULL);
 	pthread_mutex_init(&q->alloc, NULL);
+	pthread_mutex_init(&q->turn, NULL);
 	ret = header_read(img, err);
 	if (!ret) {
 		img->unit = 1u << q->cluster_bits;
@@ -563,6 +564,8 @@ static int qcow2_open(struct image *img, struct err *err)
 		img->page = (uint32_t)min_u64(img->unit, 4096);
 		ret = look_at_tables(img, err);
 	}
+	if (!ret)
+		ret = qcow2_data_open(img, err);
 	if (ret) {
 		qcow2_close(img);
 		return err_errno(err, ret, "Could not open qcow2 image");

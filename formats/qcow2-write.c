@@ -281,6 +281,8 @@ enum {
 	COOKIE_KEEPS,           /* the old entries' space is used again */
 };
 
+#define KEEPS_AND_TURNS 2       /* see qcow2_raw_begin() */
+
 static void promise(struct image *img, struct reserve *res,
 		    const struct entries *en, uint64_t n, uint64_t e)
 {
@@ -307,6 +309,8 @@ static int reserve_packed(struct image *img, struct reserve *res,
 	uint64_t host;
 	int ret;
 
+	if (qcow2_of(img)->data)
+		return -ENOTSUP;
 	if (en->old[0].subs & QSUBS_DATA)       /* some of it is stored */
 		return -EIO;
 	ret = qcow2_packed_alloc(img, res->packed, &host);
@@ -338,6 +342,111 @@ static int reserve_clusters(struct image *img, struct reserve *res,
 	return 0;
 }
 
+/* In a data file there is one place for a cluster. */
+static int reserve_data_file(struct image *img, struct reserve *res,
+			     const struct entries *en)
+{
+	bool zero = res->intent == STORE_PREALLOC;
+	uint64_t size;
+
+	/* An entry cannot say that of the first cluster. */
+	if (zero && !en->off)
+		return -ENOTSUP;
+	res->cookie[COOKIE_KEEPS] = true;
+	promise(img, res, en, en->n, en->off | QCOPIED |
+		(zero && !qcow2_has_subs(qcow2_of(img)) ? QL2_ZERO : 0));
+	res->fresh = !zero && !file_size(res->dst.file, &size) &&
+		     en->off >= size;
+	return 0;
+}
+
+static bool all_data(const struct entries *en)
+{
+	uint64_t i = 0;
+
+	while (i < en->n && en->old[i].subs == QSUBS_DATA)
+		i++;
+	return i == en->n;
+}
+
+/* What the guest reads as zeroes in one cluster, zeroed where it will be. */
+static int clear_rest(struct image *img, uint64_t off, uint64_t data)
+{
+	uint64_t size = img->unit / QSUBS;
+	int ret = 0;
+
+	if (!data)
+		return qcow2_data_zero(img, off, img->unit);
+	for (unsigned i = 0; i < QSUBS && !ret; i++)
+		if (!(data >> i & 1))
+			ret = qcow2_data_zero(img, off + i * size, size);
+	return ret;
+}
+
+/*
+ * The entries of a raw data file become data on the disk before the guest's
+ * bytes reach the file: what others read from L2 and from the file never
+ * differs.  What they said before, zeroes or nothing, is made true first.
+ */
+static int turn_raw(struct image *img, struct entries *en)
+{
+	const struct qcow2 *q = qcow2_of(img);
+	uint64_t off = en->off;
+	int ret = 0;
+
+	for (uint64_t i = 0; i < en->n && !ret; i++)
+		ret = clear_rest(img, off + i * img->unit,
+				 en->old[i].subs & QSUBS_DATA);
+	if (ret)
+		return ret;
+	qcow2_raw_begin(img, off, en->n * img->unit);
+	change_begin(img);
+	meta_wrlock(en->pg);
+	for (uint64_t i = 0; i < en->n; i++) {
+		en->old[i] = (struct qcow2_l2) {
+			(off + i * img->unit) | QCOPIED, QSUBS_DATA,
+		};
+		qcow2_l2_put(q, entry_at(img, en, i), en->old[i]);
+	}
+	meta_dirty(en->pg, STAGE_LINK);
+	meta_unlock(en->pg);
+	change_end(img);
+	ret = image_flush(img);
+	if (ret)
+		qcow2_raw_end(img);
+	return ret;
+}
+
+/* Until commit() or abort() nobody writes there in place. */
+static int reserve_raw(struct image *img, struct reserve *res,
+		       struct entries *en)
+{
+	bool turn = !all_data(en);
+	int ret;
+
+	if (res->intent != STORE_DATA)
+		return -ENOTSUP;
+	ret = turn ? turn_raw(img, en) : 0;
+	if (!ret)
+		ret = reserve_data_file(img, res, en);
+	if (!ret && turn)
+		res->cookie[COOKIE_KEEPS] = KEEPS_AND_TURNS;
+	return ret;
+}
+
+static int reserve_any(struct image *img, struct reserve *res,
+		       struct entries *en)
+{
+	const struct qcow2 *q = qcow2_of(img);
+
+	if (res->intent == STORE_PACKED)
+		return reserve_packed(img, res, en);
+	if (!q->data)
+		return reserve_clusters(img, res, en);
+	return q->raw ? reserve_raw(img, res, en) :
+			reserve_data_file(img, res, en);
+}
+
 int qcow2_reserve(struct image *img, struct reserve *res)
 {
 	struct entries en;
@@ -350,8 +459,7 @@ int qcow2_reserve(struct image *img, struct reserve *res)
 		return ret;
 	res->cookie[COOKIE_KEEPS] = false;
 	res->fresh = false;
-	ret = res->intent == STORE_PACKED ? reserve_packed(img, res, &en) :
-					    reserve_clusters(img, res, &en);
+	ret = reserve_any(img, res, &en);
 	if (ret)
 		meta_put(en.pg);
 	return ret;
@@ -386,6 +494,8 @@ void qcow2_commit(struct image *img, const struct reserve *res)
 	meta_unlock(pg);
 	if (!res->cookie[COOKIE_KEEPS])
 		entries_retire(img, old, n);
+	if (res->cookie[COOKIE_KEEPS] == KEEPS_AND_TURNS)
+		qcow2_raw_end(img);
 	meta_put(pg);
 }
 
@@ -399,6 +509,8 @@ void qcow2_abort(struct image *img, const struct reserve *res)
 	else if (!res->cookie[COOKIE_KEEPS])
 		space_retire(img, img->file, e & QL2_HOST,
 			     res->cookie[COOKIE_N] * img->unit);
+	if (res->cookie[COOKIE_KEEPS] == KEEPS_AND_TURNS)
+		qcow2_raw_end(img);
 	meta_put(res->pins[0]);
 }
 
@@ -418,6 +530,8 @@ static struct qcow2_l2 unmapped(struct image *img, struct qcow2_l2 l2,
 
 	if (how == UNMAP_HOLE || q->version < 3)
 		return (struct qcow2_l2) { 0, 0 };
+	if (how == UNMAP_ZERO_KEEP && q->data && !(l2.e & QL2_HOST))
+		return (struct qcow2_l2) { zero, QSUBS_ZERO };
 	if (how == UNMAP_ZERO_KEEP)
 		return (struct qcow2_l2) {
 			l2.e & QL2_COMPRESSED ? zero : l2.e | zero, QSUBS_ZERO,
@@ -449,7 +563,7 @@ static void entries_unmap(struct image *img, struct entries *en,
 		struct qcow2_l2 l2 = unmapped(img, en->old[i], how);
 
 		qcow2_l2_put(q, entry_at(img, en, i), l2);
-		if (l2.e & QL2_HOST)    /* keeps its space */
+		if (l2.e & QL2_HOST || q->data) /* keeps its space */
 			en->old[i].e = 0;
 	}
 	meta_dirty(en->pg, STAGE_LINK);
@@ -473,13 +587,26 @@ static int unmap_nothing(struct image *img, uint64_t off, uint64_t len,
 	return ret;
 }
 
+/* A raw data file has its zeroes as bytes, and nothing is below it. */
+static int unmap_raw(struct image *img, uint64_t off, uint64_t len,
+		     enum unmap_how how, uint64_t *done)
+{
+	if (how == UNMAP_ZERO || how == UNMAP_ZERO_KEEP || has_backing(img))
+		return -ENOTSUP;        /* the engine clears them */
+	*done = len;
+	return qcow2_data_zero(img, off, len);
+}
+
 int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
 		enum unmap_how how, uint64_t *done)
 {
+	const struct qcow2 *q = qcow2_of(img);
 	struct entries en;
 	uint64_t n;
 	int ret;
 
+	if (q->raw)
+		return unmap_raw(img, off, len, how, done);
 	/* Without a zero flag only holes read as zeroes, if nothing is below:
 	 * QEMU then frees what it was told to keep as well. */
 	if (qcow2_of(img)->version < 3 && how != UNMAP_HOLE &&
@@ -494,6 +621,10 @@ int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
 		ret = entries_get(img, off, len, &en);
 	if (ret)
 		return ret;
+	/* Under the claim: afterwards the same place may be used again. */
+	if (q->data && img->flags & IMAGE_DISCARD &&
+	    (how == UNMAP_ZERO || how == UNMAP_FREE))
+		(void)file_discard(q->data, off, en.n * img->unit);
 	entries_unmap(img, &en, how);
 	meta_put(en.pg);
 	*done = en.n * img->unit;

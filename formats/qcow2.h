@@ -10,6 +10,7 @@
  *   qcow2-alloc.c   reference counts, free clusters
  *   qcow2-write.c   reserve, commit, abort, unmap
  *   qcow2-packed.c  where compressed streams go
+ *   qcow2-data.c    external data files
  *   qcow2-create.c  new images; qcow2-layout.c where their clusters go
  *   qcow2-snapshot.c, qcow2-bitmap.c  the tables of snapshots and bitmaps
  *   qcow2-info.c    what info tells
@@ -167,6 +168,10 @@ struct qcow2 {
 	uint64_t luks_offset, luks_length;
 	char *data_file;                /* as stored, or NULL */
 	struct file *data;              /* NULL: guest data is in img->file */
+	bool raw;                       /* what the guest reads is, always,
+					 * what @data holds */
+	pthread_mutex_t turn;           /* see qcow2_raw_begin() */
+	_Atomic uint64_t turn_off, turn_end;
 
 	/*
 	 * Outermost first: tables, alloc, then the gate; both may be held
@@ -227,12 +232,14 @@ struct qcow2_l2 {
 	uint64_t e, subs;
 };
 
-/* Does it name host space?  In a data file that may begin at 0. */
+/* Does it name host space?  In a data file that may begin at 0, but not of
+ * zeroes. */
 static inline bool qcow2_l2_has_host(const struct qcow2 *q, uint64_t e)
 {
-	return !(e & QL2_COMPRESSED) &&
-	       (e & QL2_HOST || (q->incompat & QINCOMPAT_DATA_FILE &&
-				 e & QCOPIED));
+	if (e & (QL2_COMPRESSED | QL2_HOST))
+		return !(e & QL2_COMPRESSED);
+	return q->incompat & QINCOMPAT_DATA_FILE && e & QCOPIED &&
+	       (qcow2_has_subs(q) || !(e & QL2_ZERO));
 }
 
 static inline struct qcow2_l2 qcow2_l2_at(const struct qcow2 *q,
@@ -441,6 +448,33 @@ void qcow2_commit(struct image *img, const struct reserve *res);
 void qcow2_abort(struct image *img, const struct reserve *res);
 int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
 		enum unmap_how how, uint64_t *done);
+
+/* ---- qcow2-data.c -------------------------------------------------------- */
+
+/* Opens the data file of an image that has one. */
+int qcow2_data_open(struct image *img, struct err *err);
+void qcow2_data_close(struct image *img);
+/*
+ * Of a raw data file: entries that do not yet say "data" must say so on the
+ * disk before guest bytes change below them.  Between the two calls map() lets
+ * nobody write to [off, off + len) in place.
+ */
+void qcow2_raw_begin(struct image *img, uint64_t off, uint64_t len);
+void qcow2_raw_end(struct image *img);
+bool qcow2_raw_turning(const struct qcow2 *q, uint64_t off, uint64_t len);
+/* Zeroes there, which take no space.  Never makes the file longer. */
+int qcow2_data_zero(struct image *img, uint64_t off, uint64_t len);
+
+/* ---- qcow2-data-create.c ------------------------------------------------- */
+
+/* Could a data file be made or used there? */
+int qcow2_data_check(const char *name, struct err *err);
+/* Opens and locks it; empties nothing.  *@created: it was not there. */
+int qcow2_data_target(const char *name, struct file **f, bool *created,
+		      struct err *err);
+/* Zeroes, @size of them, in place of what it held. */
+int qcow2_data_empty(struct file *f, uint64_t size, enum preallocation mode,
+		     struct err *err);
 
 /* ---- qcow2-snapshot.c ---------------------------------------------------- */
 

@@ -32,6 +32,13 @@ SHAPES = [      # format, create options, cluster size, size
     ('qcow2', 'cluster_size=16k,extended_l2=on', 16384, (4 << 20) + 512),
     ('qcow2', 'cluster_size=64k,extended_l2=on,compression_type=zstd', 65536,
      8 << 20),
+    ('qcow2', 'cluster_size=4k,data_file=d.raw', 4096, (6 << 20) + 1536),
+    ('qcow2', 'cluster_size=4k,data_file=d.raw,data_file_raw=on', 4096,
+     6 << 20),
+    ('qcow2', 'cluster_size=64k,extended_l2=on,data_file=d.raw', 65536,
+     8 << 20),
+    ('qcow2', 'cluster_size=64k,extended_l2=on,data_file=d.raw,'
+     'data_file_raw=on', 65536, 8 << 20),
     ('qcow', '', 4096, (8 << 20) + 512),
     ('qed', 'cluster_size=4k,table_size=2', 4096, (6 << 20) + 1536),
     ('qed', 'cluster_size=64k', 65536, (8 << 20) + 512),
@@ -55,6 +62,7 @@ class Model(bytearray):
     """What the guest reads."""
     below = b''     # what it reads where nothing is stored
     fmt = ''
+    raw = False     # the data file is to be the same
 
 
 def create(rng, fmt, options, size):
@@ -63,7 +71,8 @@ def create(rng, fmt, options, size):
     model.fmt = fmt
     args = ['qemu-img', 'create', '-q', '-f', fmt]
     args += ['-o', options] if options else []
-    if rng.random() < 0.5 and fmt != 'parallels':
+    model.raw = 'data_file_raw' in options
+    if rng.random() < 0.5 and fmt != 'parallels' and not model.raw:
         n = rng.choice([size, size // 2 // 512 * 512, size + 65536])
         base = bytes(rng.randrange(1, 256) for _ in range(64)) * (n // 64)
         with open('base.raw', 'wb') as f:
@@ -150,6 +159,13 @@ def guest(fmt):
         return f.read()
 
 
+def data_file(model, got):
+    if model.raw:
+        with open('d.raw', 'rb') as f:
+            if f.read() != got:
+                sys.exit('the data file is not what the guest reads')
+
+
 def differ(got, want):
     """Where they do."""
     step = 4096
@@ -168,6 +184,7 @@ def session(rng, model, unit, packs):
     imgio(model.fmt, lines, threads)
     check(model.fmt, GOOD[model.fmt])
     got = guest(model.fmt)
+    data_file(model, got)
     for i in differ(got, model):
         sys.exit('byte %d is %d, not %d' % (i, got[i], model[i]))
 
@@ -197,6 +214,7 @@ def killed(rng, model, unit, packs):
     imgio(model.fmt, batch(rng, model, unit, 8, packs) + ['abort'], 8)
     left = check(model.fmt, LEFT[model.fmt])
     got = guest(model.fmt)
+    data_file(model, got)
     for i in differ(got, model):
         if got[i] not in (before[i], 0, model.below[i]):
             sys.exit('byte %d is %d, neither %d nor %d' %
@@ -217,7 +235,8 @@ def play(rng, fmt, options, unit, size):
         with open('a.img', 'rb') as f:
             unit = 1 << f.read(33)[32]
     # It has to be a hole before.
-    packs = fmt == 'qcow2' and 'compat' not in options
+    packs = fmt == 'qcow2' and 'compat' not in options and \
+        'data_file' not in options
     for _ in range(2):
         if fmt == 'qcow2':
             by_qemu(rng, model, unit)

@@ -10,6 +10,7 @@ extern const struct format qed_format;
 extern const struct format parallels_format;
 extern const struct format raw_format;
 extern const struct format vmdk_format;
+extern const struct format vdi_format;
 
 const struct format *const formats[] = {
 	&qcow2_format,
@@ -19,6 +20,7 @@ const struct format *const formats[] = {
 	&parallels_format,
 	&bochs_format,
 	&cloop_format,
+	&vdi_format,
 	&raw_format,
 	NULL,
 };

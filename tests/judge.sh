@@ -30,6 +30,7 @@ crashes --cluster 1024 --create refcount_bits=64,lazy_refcounts=on
 crashes --cluster 16384 --create extended_l2=on
 crashes --cluster 65536 --create extended_l2=on --snapshot --packed
 crashes --cluster 65536 --lost-write
+crashes --format qcow --cluster 4096
 crashes --format vdi --cluster 1048576
 echo "$total crashes, 0 failures"
 

@@ -80,6 +80,7 @@ SCRIPT_TESTS += tests/qcow2-snapshots.sh
 SCRIPT_TESTS += tests/judge.sh
 SCRIPT_TESTS += tests/parallels.sh
 SCRIPT_TESTS += tests/qcow-qed.sh
+SCRIPT_TESTS += tests/formats
 SCRIPT_TESTS += tests/vdi.sh
 SCRIPT_TESTS += tests/vdi-check.sh
 SCRIPT_TESTS += tests/vdi-parent.sh

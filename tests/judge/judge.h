@@ -7,8 +7,8 @@
  *   work.c    threads that write, zero, flush and read back
  *
  * The judge knows blockcore's public calls, the disk that loses power and the
- * engine's off-switches.  It knows no format: qemu-img reads and checks what is
- * left after the crash.
+ * engine's off-switches.  Of a format (--format) it knows only what a crash may
+ * leave; qemu-img makes the image, and reads and checks what is left.
  */
 #ifndef JUDGE_H
 #define JUDGE_H
@@ -67,6 +67,7 @@ struct work {
 	_Atomic unsigned done;          /* operations so far */
 	unsigned cut_at;                /* operation at which the power goes */
 	unsigned cut_requests;          /* ... after so many more requests */
+	bool holes;                     /* the format can say "nothing here" */
 	bool packed;                    /* store some units encoded */
 	bool lost_write;                /* one write's fate is unknown */
 	_Atomic bool cut, misread;

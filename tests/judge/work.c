@@ -86,7 +86,7 @@ static void do_zero(struct worker *k)
 	struct work *work = k->work;
 	uint64_t n, first = rnd(&k->state) % 4 ? pick_units(k, &n) :
 						  pick_range(k, &n);
-	bool units = work->img->fmt->unmap &&
+	bool units = work->holes &&
 		     !(first * SECTOR_SIZE % work->img->unit) &&
 		     !(n * SECTOR_SIZE % work->img->unit);
 

@@ -49,6 +49,9 @@ struct knobs {
 	bool no_sticky;         /* rule 6: a failed sync is forgotten */
 	bool no_forget;         /* rule 17: stale pages stay cached */
 	bool no_dirty_mark;     /* rule 12 */
+	/* Not a switch: the file that a child is instead of the one of that
+	 * name, with a reference (the judge's disks). */
+	struct file *(*child)(const char *name);
 };
 extern struct knobs knobs;
 

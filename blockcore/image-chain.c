@@ -7,6 +7,7 @@
  * under img->policy, whatever its form.
  */
 #include "image.h"
+#include "engine.h"
 
 /* ---- loops -------------------------------------------------------------------- */
 
@@ -184,7 +185,9 @@ int child_open(struct image *img, const char *role, const char *name,
 	struct file *f;
 	int ret = child_node(img, name, &node, err);
 
-	if (!ret)
+	if (!ret && knobs.child)
+		f = knobs.child(name);
+	else if (!ret)
 		ret = image_open_protocol(node, flags | file_flags,
 					  img->policy, &f, err);
 	if (ret)

@@ -44,7 +44,7 @@ static int refuse_itself(struct image *img, struct file *f, struct err *err)
 {
 	struct stat a, b;
 
-	if (file_stat(img->file, &a) || file_stat(f, &b) ||
+	if (file_stat(img->file, &a) || file_stat(f, &b) || !a.st_ino ||
 	    a.st_dev != b.st_dev || a.st_ino != b.st_ino)
 		return 0;
 	return err_set(err, -EINVAL, "The data file is the image itself");

@@ -26,6 +26,7 @@ struct options {
 	unsigned first_seed, last_seed;
 	unsigned threads, ops, outcomes;
 	const char *dir, *off, *create, *format, *bin;
+	const char *data;       /* "raw", "plain": with a data file */
 	bool snapshot, packed, no_crash, keep, expect_failure;
 };
 
@@ -126,9 +127,15 @@ static void create(const char *name)
 		strbuf_printf(&o, ",cluster_size=%" PRIu64, opt.cluster);
 	if (opt.create)
 		strbuf_printf(&o, ",%s", opt.create);
+	if (opt.data)
+		strbuf_printf(&o, ",data_file=%s/data,data_file_raw=%s",
+			      opt.dir, strcmp(opt.data, "raw") ? "off" : "on");
 	must(sh("qemu-img create -q -f %s %s%s '%s/%s' %" PRIu64, opt.format,
 		o.len ? "-o " : "", o.len ? o.text + 1 : "", opt.dir, name,
 		opt.size), "qemu-img create");
+	if (opt.data)
+		must(sh("mv '%s/data' '%s/data-template'", opt.dir, opt.dir),
+		     "mv");
 }
 
 /* Every third stretch of the disk holds something; a snapshot holds it too. */
@@ -184,6 +191,26 @@ static struct file *disk_load(const char *path)
 	must_ok(file_sync(disk), NULL, "disk");
 	file_unref(from);
 	return disk;
+}
+
+/* The disk of the data file, in place of any. */
+static struct file *data_disk;
+
+static struct file *data_child(const char *name)
+{
+	(void)name;
+	return file_ref(data_disk);
+}
+
+static void data_load(void)
+{
+	autostrbuf path = STRBUF_INIT;
+
+	if (!opt.data)
+		return;
+	strbuf_printf(&path, "%s/data-template", opt.dir);
+	data_disk = disk_load(path.text);
+	knobs.child = data_child;
 }
 
 /* What a power failure leaves; without one, what was written. */
@@ -282,6 +309,15 @@ static bool content_is_good(const struct world *w, const char *how,
 	return raw && ok;
 }
 
+/* A raw data file is what the guest reads; then 'raw' has been made. */
+static bool data_is_good(void)
+{
+	if (!opt.data || strcmp(opt.data, "raw") ||
+	    !sh("cmp '%s/data' '%s/raw' >&2", opt.dir, opt.dir))
+		return true;
+	return complain("the data file is not what the guest reads", 1);
+}
+
 static bool is_good(const struct world *w, const struct work *work)
 {
 	if (atomic_load(&work->misread)) {
@@ -296,7 +332,7 @@ static bool is_good(const struct world *w, const struct work *work)
 		return false;
 	}
 	if (!check_is_good(false) ||
-	    !content_is_good(w, "", world_after_crash))
+	    !content_is_good(w, "", world_after_crash) || !data_is_good())
 		return false;
 	if (!is_qcow2())
 		return reopen() && check_is_good(true) &&
@@ -317,6 +353,21 @@ static void plan(struct work *work, uint64_t seed)
 	work->cut_requests = (unsigned)(rnd(&state) % (seed & 1 ? 5 : 40));
 }
 
+/* One of the outcomes of the crash. */
+static bool judge_one(struct world *w, struct work *work, struct file *disk,
+		      uint64_t seed)
+{
+	autostrbuf path = STRBUF_INIT;
+
+	strbuf_printf(&path, "%s/crashed", opt.dir);
+	disk_store(disk, path.text, seed);
+	strbuf_free(&path);
+	strbuf_printf(&path, "%s/data", opt.dir);
+	if (data_disk)
+		disk_store(data_disk, path.text, seed + 1);
+	return is_good(w, work);
+}
+
 /* In a process of its own: a crash of the engine is a verdict as well. */
 static bool run_one(struct world *w, uint64_t seed)
 {
@@ -326,25 +377,29 @@ static bool run_one(struct world *w, uint64_t seed)
 		.lost_write = lost_write,
 	};
 	autostrbuf path = STRBUF_INIT;
+	struct file *disk;
 	bool ok = true;
 
 	strbuf_printf(&path, "%s/template", opt.dir);
-	work.disk = disk_load(path.text);
+	disk = disk_load(path.text);
+	data_load();
+	/* Which of two disks stops first is chance: the other follows. */
+	work.disk = data_disk && seed & 2 ? data_disk : disk;
 	plan(&work, seed);
-	work.img = open_on(work.disk);
+	work.img = open_on(disk);
 	work_run(&work);
 	if (!opt.no_crash) {
 		atomic_store(&work.cut, true);
 		power_crash(work.disk);
+		power_crash(disk);
+		if (data_disk)
+			power_crash(data_disk);
 	}
 	(void)image_close(work.img);
-	strbuf_free(&path);
-	strbuf_printf(&path, "%s/crashed", opt.dir);
-	for (unsigned i = 0; ok && i < opt.outcomes; i++) {
-		disk_store(work.disk, path.text, seed * 64 + i);
-		ok = is_good(w, &work);
-	}
-	file_unref(work.disk);
+	for (unsigned i = 0; ok && i < opt.outcomes; i++)
+		ok = judge_one(w, &work, disk, seed * 64 + i);
+	file_unref(disk);
+	file_unref(data_disk);
 	return ok;
 }
 
@@ -384,9 +439,10 @@ static int run_all(struct world *w)
 		if (opt.keep)
 			return 1;
 	}
-	printf("%s, cluster %" PRIu64 "%s%s: %u crashes, %u failures\n",
+	printf("%s, cluster %" PRIu64 "%s%s%s%s: %u crashes, %u failures\n",
 	       opt.format, opt.cluster, opt.snapshot ? ", snapshot" : "",
-	       opt.packed ? ", packed" : "", n, bad);
+	       opt.packed ? ", packed" : "", opt.data ? ", data file " : "",
+	       opt.data ? opt.data : "", n, bad);
 	return opt.expect_failure || bad;
 }
 
@@ -396,7 +452,7 @@ static void usage(void)
 {
 	fprintf(stderr, "usage: judge [--format F] [--cluster N] [--size N] [--seeds A-B]"
 		" [--threads N] [--ops N]\n\t[--outcomes N] [--create OPTIONS] [--snapshot]"
-		" [--packed] [--lost-write] [--no-crash]\n\t[--off SWITCH]"
+		" [--data raw|plain] [--packed] [--lost-write] [--no-crash]\n\t[--off SWITCH]"
 		" [--expect-failure] [--keep] [--dir DIR]\n");
 	exit(2);
 }
@@ -416,6 +472,7 @@ static void parse_option(int c, char *arg)
 	case 'O': opt.outcomes = (unsigned)atoi(arg); break;
 	case 'C': opt.create = arg; break;
 	case 'S': opt.snapshot = true; break;
+	case 'D': opt.data = arg; break;
 	case 'p': opt.packed = true; break;
 	case 'f': lost_write = true; break;
 	case 'n': opt.no_crash = true; break;
@@ -434,7 +491,7 @@ int main(int argc, char **argv)
 		{ "cluster", 1, NULL, 'c' }, { "size", 1, NULL, 'z' },
 		{ "seeds", 1, NULL, 's' }, { "threads", 1, NULL, 't' },
 		{ "ops", 1, NULL, 'o' }, { "create", 1, NULL, 'C' },
-		{ "outcomes", 1, NULL, 'O' },
+		{ "outcomes", 1, NULL, 'O' }, { "data", 1, NULL, 'D' },
 		{ "snapshot", 0, NULL, 'S' }, { "packed", 0, NULL, 'p' },
 		{ "lost-write", 0, NULL, 'f' }, { "no-crash", 0, NULL, 'n' },
 		{ "off", 1, NULL, 'x' }, { "expect-failure", 0, NULL, 'e' },

@@ -232,8 +232,8 @@ struct format_admin {
 	 * check -r, through image_repair(): what check() finds, and puts right
 	 * as much of it as @fix (enum check_fix) allows.  What was put right
 	 * counts in *_fixed, the rest in leaks, corruptions, check_errors.
-	 * Changes the file only by repair_write(), repair_zero() and
-	 * repair_barrier(), in an order in which the power may fail at any
+	 * Changes the file only by repair_write(), repair_discard()
+	 * and repair_barrier(), in an order in which the power may fail at any
 	 * moment: what is left then must be repairable by another run, and no
 	 * guest data may be lost that was there before.  On return what @img
 	 * remembers (priv) is as if it had just been opened.  NULL: the same
@@ -527,14 +527,15 @@ void space_retire(struct image *img, struct file *f, uint64_t host,
 void image_wait_epochs(struct image *img);
 
 /*
- * For admin->repair(): bytes of metadata (or of zeroes) into the file, around
- * the cache, whose pages there are dropped.  The first one marks the image
- * (rule 12: runs dirty(), which sees IMAGE_REPAIR).
+ * For admin->repair(): bytes of metadata into the file, around the cache, whose
+ * pages there are dropped; or host space given back, whose contents are
+ * undefined then.  The first call marks the image (rule 12: runs dirty(), which
+ * sees IMAGE_REPAIR).
  */
 int repair_write(struct image *img, struct file *f, const void *buf,
 		 size_t len, uint64_t host);
-int repair_zero(struct image *img, struct file *f, uint64_t host,
-		uint64_t len);
+int repair_discard(struct image *img, struct file *f, uint64_t host,
+		   uint64_t len);
 /* What was written so far is durable before anything that follows. */
 int repair_barrier(struct image *img);
 

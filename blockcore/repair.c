@@ -32,13 +32,13 @@ int repair_write(struct image *img, struct file *f, const void *buf,
 	return ret;
 }
 
-int repair_zero(struct image *img, struct file *f, uint64_t host,
-		uint64_t len)
+int repair_discard(struct image *img, struct file *f, uint64_t host,
+		   uint64_t len)
 {
 	int ret = engine_begin(img->eng);
 
 	if (!ret)
-		ret = file_zero(f, host, len, 0);
+		ret = file_discard(f, host, len);
 	changed(img, f, host, len);
 	return ret;
 }

@@ -3,13 +3,13 @@
  * qcow2-check.c - is a qcow2 image what it says?  Counts every reference to
  * every cluster of the file, compares that with the reference counts, and looks
  * at the COPIED bits (qcow2.md 14).  Findings come in qemu-img's order and
- * words.  Repairs nothing.
+ * words.  Here is the counting; qcow2-recount.c compares, qcow2-repair.c puts
+ * right.
  *
  * Tables are read as they come, each at once; what is remembered of the image
  * are the counts alone.
  */
-#include "qcow2.h"
-#include "qcow2-counts.h"
+#include "qcow2-check.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -17,31 +17,12 @@
 
 #define L1_PIECE 65536u         /* bytes of an L1 read at once */
 
-struct check {
-	struct image *img;
-	struct qcow2 *q;
-	struct check_result *res;
-	uint64_t unit;
-	uint64_t file_size;
-	uint64_t nr_clusters;   /* of the file, the last one may be short, and
-				 * of what is counted behind it */
-	struct counts counts;   /* two more: see count_region() */
-	unsigned char *l2;      /* one table ... */
-	uint64_t l2_at;         /* ... and where it is; UINT64_MAX: none */
-	unsigned char *block;   /* one refcount block */
-	uint64_t block_at;      /* likewise */
-	unsigned char *reftable;
-	uint64_t nr_blocks;     /* entries of @reftable */
-	bool unaligned_said;
-};
-
-static int cancelled(const struct check *c)
+int check_cancelled(const struct check *c)
 {
 	return c->res->cancel && atomic_load(c->res->cancel) ? -EINTR : 0;
 }
 
-static void corrupt(struct check *c, const char *fmt, ...) printf_like(2, 3);
-static void corrupt(struct check *c, const char *fmt, ...)
+void corrupt(struct check *c, const char *fmt, ...)
 {
 	char line[1024];
 	va_list ap;
@@ -59,6 +40,8 @@ static int count_cluster(struct check *c, uint64_t cluster)
 {
 	int ret = counts_add(&c->counts, cluster);
 
+	if (ret == -EFBIG)
+		return ret;
 	c->nr_clusters = max_u64(c->nr_clusters, cluster + 1);
 	if (ret == -EOVERFLOW) {
 		corrupt(c, "ERROR: overflow cluster offset=0x%" PRIx64,
@@ -77,7 +60,7 @@ static int count_cluster(struct check *c, uint64_t cluster)
 
 /* A reference to every cluster that holds some of these bytes.  They may end
  * less than a cluster behind the end of the file, which may be short of one. */
-static int count_region(struct check *c, uint64_t off, uint64_t size)
+int count_region(struct check *c, uint64_t off, uint64_t size)
 {
 	uint64_t end;
 	int ret = 0;
@@ -98,7 +81,7 @@ static int count_region(struct check *c, uint64_t off, uint64_t size)
 
 /* ---- L2 ------------------------------------------------------------------ */
 
-static int l2_load(struct check *c, uint64_t at)
+int l2_load(struct check *c, uint64_t at)
 {
 	int ret;
 
@@ -146,13 +129,31 @@ static int check_packed(struct check *c, struct qcow2_l2 l2, uint64_t i,
 	return count_region(c, host, qcow2_packed_len(c->q, e));
 }
 
-static int check_stored(struct check *c, struct qcow2_l2 l2, struct tally *t)
+/* A preallocated cluster is never read: zeroes without it are as good. */
+static int drop_prealloc(struct check *c, uint64_t at, uint64_t host)
+{
+	int ret = table_put(c, c->l2_at + at, c->l2 + at,
+			    qcow2_has_subs(c->q) ? 0 : QL2_ZERO);
+
+	if (ret)
+		return ret;
+	check_say(c->res, "Repairing offset=%" PRIx64 ": Preallocated cluster"
+		  " is not properly aligned; L2 entry corrupted.", host);
+	c->res->corruptions_fixed++;
+	return 0;
+}
+
+static int check_stored(struct check *c, struct qcow2_l2 l2, uint64_t i,
+			struct tally *t)
 {
 	uint64_t host = l2.e & QL2_HOST;
 
 	if (l2.subs & l2.subs >> QSUBS & QSUBS_DATA)
 		corrupt(c, "ERROR offset=%" PRIx64 ": Allocated cluster has"
 			" corrupted subcluster allocation bitmap", host);
+	if (host % c->unit && !(l2.subs & QSUBS_DATA) &&
+	    c->fix & CHECK_FIX_ERRORS && may_change(c, c->l2_at))
+		return drop_prealloc(c, i * c->q->l2_entry, host);
 	if (t->live) {
 		c->res->allocated_clusters++;
 		if (t->next && host != t->next)
@@ -175,7 +176,7 @@ static int check_l2_entry(struct check *c, struct qcow2_l2 l2, uint64_t i,
 		corrupt(c, "ERROR found l2 entry with reserved bits set: %"
 			PRIx64, l2.e);
 	if (qcow2_l2_has_host(c->q, l2.e))
-		return check_stored(c, l2, t);
+		return check_stored(c, l2, i, t);
 	if (l2.subs & QSUBS_DATA)
 		corrupt(c, "ERROR: Unallocated cluster has non-zero"
 			" subcluster allocation map");
@@ -211,7 +212,7 @@ static int check_l1_entry(struct check *c, uint64_t e, bool live)
 		corrupt(c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster"
 			" aligned; L1 entry corrupted", at);
 	if (!ret)
-		ret = cancelled(c);
+		ret = check_cancelled(c);
 	return ret ? ret : check_l2(c, at, live);
 }
 
@@ -223,11 +224,11 @@ static int l1_load(struct check *c, void *buf, uint64_t at, uint64_t bytes)
 		ret = meta_read(c->img, c->img->file, buf, bytes, at);
 	if (ret)
 		check_say(c->res, "ERROR: I/O error in check_refcounts_l1");
-	return ret ? ret : cancelled(c);
+	return ret ? ret : check_cancelled(c);
 }
 
 /* Calls @fn for every entry that is not 0. */
-static int l1_walk(struct check *c, uint64_t at, uint32_t n, bool live,
+int l1_walk(struct check *c, uint64_t at, uint32_t n, bool live,
 		   int (*fn)(struct check *c, uint32_t i, uint64_t e,
 			     bool live))
 {
@@ -350,7 +351,7 @@ static int check_bitmap(struct check *c, const struct qcow2_bitmap *b)
 		if (!ret && e & QBITMAP_HOST)
 			ret = count_region(c, e & QBITMAP_HOST, c->unit);
 		if (!ret && !(at % L1_PIECE))
-			ret = cancelled(c);
+			ret = check_cancelled(c);
 	}
 	return ret;
 }
@@ -376,179 +377,9 @@ static int check_bitmaps(struct check *c)
 	return ret;
 }
 
-/* ---- reference counts ---------------------------------------------------- */
-
-static int check_block(struct check *c, uint64_t i)
-{
-	uint64_t e = be64_at(c->reftable + 8 * i), at = e & QRT_HOST, n;
-	int ret;
-
-	if (e & QRT_RESERVED) {
-		corrupt(c, "ERROR refcount table entry %" PRIu64 " has"
-			" reserved bits set", i);
-		return 0;
-	}
-	if (at % c->unit) {
-		corrupt(c, "ERROR refcount block %" PRIu64 " is not cluster"
-			" aligned; refcount table entry corrupted", i);
-		return 0;
-	}
-	if (at / c->unit >= c->nr_clusters) {
-		corrupt(c, "ERROR refcount block %" PRIu64 " is outside image",
-			i);
-		return 0;
-	}
-	if (!at)
-		return 0;
-	ret = count_region(c, at, c->unit);
-	n = counts_get(&c->counts, at / c->unit);
-	if (!ret && n != 1)
-		corrupt(c, "ERROR refcount block %" PRIu64 " refcount=%"
-			PRIu64, i, n);
-	return ret;
-}
-
-static int check_reftable(struct check *c)
-{
-	uint64_t bytes = c->nr_blocks * 8;
-	int ret = count_region(c, c->q->reftable_offset, bytes);
-
-	for (uint64_t i = 0; i < c->nr_blocks && !ret; i++)
-		ret = check_block(c, i);
-	return ret;
-}
-
-/* -EIO: the block is nowhere. */
-static int block_load(struct check *c, uint64_t i)
-{
-	uint64_t at = be64_at(c->reftable + 8 * i) & QRT_HOST;
-	int ret;
-
-	if (at % c->unit) {
-		if (!c->unaligned_said)
-			check_say(c->res, "qcow2: Image is corrupt: Refblock"
-				  " offset %#" PRIx64 " unaligned (reftable"
-				  " index: %#" PRIx64 "); further non-fatal"
-				  " corruption events will be suppressed", at,
-				  i);
-		c->unaligned_said = true;
-		return -EIO;
-	}
-	if (at > INT64_MAX - c->unit)
-		return -EIO;
-	if (c->block_at == at)
-		return 0;
-	c->block_at = UINT64_MAX;
-	ret = meta_read(c->img, c->img->file, c->block, c->unit, at);
-	if (!ret)
-		c->block_at = at;
-	return ret;
-}
-
-/* What the image says about a cluster. */
-static int stored_count(struct check *c, uint64_t cluster, uint64_t *count)
-{
-	uint64_t per = qcow2_refs_per_block(c->q), i = cluster / per;
-	int ret;
-
-	*count = 0;
-	if (i >= c->nr_blocks || !(be64_at(c->reftable + 8 * i) & QRT_HOST))
-		return 0;
-	ret = block_load(c, i);
-	if (!ret)
-		*count = refcount_get(c->block, c->q->refcount_order,
-				      cluster % per);
-	return ret;
-}
-
-static void compare(struct check *c, uint64_t i, uint64_t *end)
-{
-	uint64_t stored, found = counts_get(&c->counts, i);
-	int ret = stored_count(c, i, &stored);
-
-	if (ret) {
-		check_say(c->res, "Can't get refcount for cluster %" PRIu64
-			  ": %s", i, strerror(-ret));
-		c->res->check_errors++;
-		return;
-	}
-	if (stored || found)
-		*end = i + 1;
-	if (stored == found)
-		return;
-	check_say(c->res, "%s cluster %" PRIu64 " refcount=%" PRIu64
-		  " reference=%" PRIu64, stored > found ? "Leaked" : "ERROR",
-		  i, stored, found);
-	if (stored > found)
-		c->res->leaks++;
-	else
-		c->res->corruptions++;
-}
-
-/* Nobody says or has anything about [first, first + n), which one block
- * counts? */
-static bool nothing_there(struct check *c, uint64_t first, uint64_t n)
-{
-	uint64_t i = first / qcow2_refs_per_block(c->q);
-
-	return counts_none(&c->counts, first, n) &&
-	       (i >= c->nr_blocks || !be64_at(c->reftable + 8 * i));
-}
-
-static int compare_all(struct check *c)
-{
-	uint64_t per = qcow2_refs_per_block(c->q), end = 1;
-	int ret = 0;
-
-	for (uint64_t at = 0; at < c->nr_clusters && !ret; at += per) {
-		uint64_t n = min_u64(per, c->nr_clusters - at);
-
-		if (!nothing_there(c, at, n))
-			for (uint64_t i = 0; i < n; i++)
-				compare(c, at + i, &end);
-		ret = cancelled(c);
-	}
-	c->res->image_end_offset = end * c->unit;
-	return ret;
-}
-
-/* ---- COPIED -------------------------------------------------------------- */
-
-static void check_copied_entry(struct check *c, uint64_t e)
-{
-	uint64_t host = e & QL2_HOST, count = 1;
-
-	if (!qcow2_l2_has_host(c->q, e) ||
-	    (!c->q->data && stored_count(c, host / c->unit, &count)))
-		return;
-	if ((count == 1) != !!(e & QCOPIED))
-		corrupt(c, "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64
-			" refcount=%" PRIu64, e, count);
-}
-
-static int check_copied(struct check *c, uint32_t i, uint64_t e, bool live)
-{
-	uint64_t at = e & QL1_HOST, count;
-	int ret = at ? cancelled(c) : 0;
-
-	(void)live;
-	/* Without a count there is nothing to compare the bits with. */
-	if (!at || ret || stored_count(c, at / c->unit, &count))
-		return ret;
-	if ((count == 1) != !!(e & QCOPIED))
-		corrupt(c, "ERROR OFLAG_COPIED L2 cluster: l1_index=%" PRIu32
-			" l1_entry=%" PRIx64 " refcount=%" PRIu64, i, e,
-			count);
-	ret = l2_load(c, at);
-	for (uint64_t j = 0; j < c->unit && !ret; j += c->q->l2_entry)
-		if (be64_at(c->l2 + j))
-			check_copied_entry(c, be64_at(c->l2 + j));
-	return ret;
-}
-
 /* ---- all of it ----------------------------------------------------------- */
 
-static int check_init(struct check *c)
+int check_reload(struct check *c, uint64_t more)
 {
 	uint64_t bytes = (uint64_t)c->q->reftable_clusters * c->unit;
 	int ret = file_size(c->img->file, &c->file_size);
@@ -560,18 +391,18 @@ static int check_init(struct check *c)
 	c->nr_clusters = div_up(c->file_size, c->unit);
 	c->nr_blocks = bytes / 8;
 	c->l2_at = c->block_at = UINT64_MAX;
-	c->l2 = malloc(c->unit);
-	c->block = malloc(c->unit);
+	free(c->reftable);
 	c->reftable = malloc(bytes);
-	if (!c->l2 || !c->block || !c->reftable)
+	if (!c->reftable)
 		return -ENOMEM;
-	ret = counts_init(&c->counts, c->nr_clusters + 2,
+	counts_free(&c->counts);
+	ret = counts_init(&c->counts, c->nr_clusters + more,
 			  refcount_max(c->q->refcount_order));
 	return ret ? ret : meta_read(c->img, c->img->file, c->reftable, bytes,
 				     c->q->reftable_offset);
 }
 
-static int check_run(struct check *c, const struct qcow2_snapshots *snaps)
+int check_count(struct check *c)
 {
 	struct qcow2 *q = c->q;
 	int ret = count_region(c, 0, c->unit);
@@ -579,38 +410,60 @@ static int check_run(struct check *c, const struct qcow2_snapshots *snaps)
 	if (!ret)
 		ret = check_l1(c, q->l1_offset, q->l1_size, true);
 	if (!ret)
-		ret = check_snapshots(c, snaps);
+		ret = check_snapshots(c, &c->snaps);
 	if (!ret)
 		ret = check_bitmaps(c);
+	return ret;
+}
+
+static int check_all(struct check *c)
+{
+	int ret = check_count(c);
+
 	if (!ret)
 		ret = check_reftable(c);
 	if (!ret)
 		ret = compare_all(c);
-	return ret ? ret : l1_walk(c, q->l1_offset, q->l1_size, true,
-				   check_copied);
+	return ret ? ret : check_copied(c);
 }
 
-int qcow2_check(struct image *img, struct check_result *res)
+int check_begin(struct check *c, struct image *img, struct check_result *res)
 {
-	struct check c = {
+	int ret;
+
+	*c = (struct check) {
 		.img = img,
 		.q = qcow2_of(img),
 		.res = res,
 		.unit = img->unit,
 	};
-	struct qcow2_snapshots snaps = { NULL, 0, 0 };
-	int ret;
+	res->total_clusters = div_up(image_size(img), c->unit);
+	ret = snapshots_load(c, &c->snaps);
+	if (ret)
+		return ret;
+	c->l2 = malloc(c->unit);
+	c->block = malloc(c->unit);
+	/* A region may reach into two clusters behind the end. */
+	return c->l2 && c->block ? check_reload(c, 2) : -ENOMEM;
+}
 
-	res->total_clusters = div_up(image_size(img), c.unit);
-	ret = snapshots_load(&c, &snaps);
+void check_end(struct check *c)
+{
+	counts_free(&c->counts);
+	free(c->l2);
+	free(c->block);
+	free(c->reftable);
+	free(c->meta.range);
+	qcow2_snapshots_free(&c->snaps);
+}
+
+int qcow2_check(struct image *img, struct check_result *res)
+{
+	struct check c;
+	int ret = check_begin(&c, img, res);
+
 	if (!ret)
-		ret = check_init(&c);
-	if (!ret)
-		ret = check_run(&c, &snaps);
-	counts_free(&c.counts);
-	free(c.l2);
-	free(c.block);
-	free(c.reftable);
-	qcow2_snapshots_free(&snaps);
+		ret = check_all(&c);
+	check_end(&c);
 	return ret;
 }

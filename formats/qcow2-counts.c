@@ -27,6 +27,7 @@ void counts_free(struct counts *c)
 		     c->narrow ? (void *)c->narrow[i] : NULL);
 	free(c->wide);
 	free(c->narrow);
+	*c = (struct counts) { NULL };
 }
 
 static void *chunk_new(struct counts *c, size_t size)
@@ -65,7 +66,19 @@ int counts_add(struct counts *c, uint64_t cluster)
 {
 	uint64_t chunk = cluster / COUNTS_CHUNK, i = cluster % COUNTS_CHUNK;
 
+	if (cluster >= c->nr)
+		return -EFBIG;
 	return c->wide ? add_wide(c, chunk, i) : add_narrow(c, chunk, i);
+}
+
+void counts_drop(struct counts *c, uint64_t cluster)
+{
+	uint64_t chunk = cluster / COUNTS_CHUNK, i = cluster % COUNTS_CHUNK;
+
+	if (c->wide)
+		c->wide[chunk][i]--;
+	else
+		c->narrow[chunk][i]--;
 }
 
 uint64_t counts_get(const struct counts *c, uint64_t cluster)

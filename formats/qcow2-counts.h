@@ -25,8 +25,10 @@ struct counts {
 
 int counts_init(struct counts *c, uint64_t nr, uint64_t max);
 void counts_free(struct counts *c);
-/* -EOVERFLOW: the count is as large as it can be; -ENOMEM: over the limit. */
+/* -EFBIG: cannot be counted; -EOVERFLOW: the count is as large as it can be; -ENOMEM: over the limit. */
 int counts_add(struct counts *c, uint64_t cluster);
+/* Takes back what counts_add() did. */
+void counts_drop(struct counts *c, uint64_t cluster);
 uint64_t counts_get(const struct counts *c, uint64_t cluster);
 /* Is no cluster of [first, first + n) referenced?  May say no without need. */
 bool counts_none(const struct counts *c, uint64_t first, uint64_t n);

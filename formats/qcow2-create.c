@@ -645,4 +645,5 @@ const struct format_admin qcow2_admin = {
 	.create = qcow2_create,
 	.info = qcow2_info,
 	.check = qcow2_check,
+	.repair = qcow2_repair,
 };

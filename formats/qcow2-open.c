@@ -476,7 +476,8 @@ static int check_features(struct image *img, struct err *err)
 
 	if (q->incompat & ~QINCOMPAT_KNOWN)
 		return refuse_features(q, err);
-	if (img->want_write && q->incompat & QINCOMPAT_CORRUPT)
+	if (img->want_write && q->incompat & QINCOMPAT_CORRUPT &&
+	    !(img->flags & IMAGE_REPAIR))
 		return check_writable(img, err);
 	if (q->refcount_order > 6)
 		return err_set(err, -EINVAL, "Reference count entry width too"
@@ -618,7 +619,8 @@ static int qcow2_clean(struct image *img)
 	int ret = img->flags & IMAGE_REPAIR ? 0 :
 		  file_size(img->file, &size);
 
-	if (ret || img->flags & IMAGE_REPAIR || !img->file->traits.grows || size >= q->used_end)
+	if (ret || img->flags & IMAGE_REPAIR || !img->file->traits.grows ||
+	    size >= q->used_end)
 		return ret;
 	return file_truncate(img->file, q->used_end);
 }

@@ -28,6 +28,7 @@ UNIT_TESTS += tests/unit/test-policy
 UNIT_TESTS += tests/unit/test-lock
 UNIT_TESTS += tests/unit/test-image
 UNIT_TESTS += tests/unit/test-power
+UNIT_TESTS += tests/unit/test-qcow2-repair
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-spec
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
@@ -85,6 +86,8 @@ SCRIPT_TESTS += tests/vdi.sh
 SCRIPT_TESTS += tests/vdi-check.sh
 SCRIPT_TESTS += tests/vdi-parent.sh
 SCRIPT_TESTS += tests/qcow2-check.py
+SCRIPT_TESTS += tests/qcow2-repair.py
+TEST_FILES += tests/qcow2-repair.differences
 SCRIPT_TESTS += tests/qcow2-create.py
 
 SCRIPT_TESTS += tests/mount-helpers.sh

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2-check.h - what the parts of check share.
+ *
+ *   qcow2-check.c    counts every reference to every cluster
+ *   qcow2-recount.c  compares that with what the image says
+ *   qcow2-repair.c   check -r: new reference counts, the marks in the header
+ */
+#ifndef FORMATS_QCOW2_CHECK_H
+#define FORMATS_QCOW2_CHECK_H
+
+#include "qcow2.h"
+#include "qcow2-counts.h"
+
+/* Where the image's own structures are, L2 tables apart: disjoint, sorted. */
+struct meta_range {
+	uint64_t at, end;       /* bytes of the file */
+};
+
+struct meta_map {
+	struct meta_range *range;
+	size_t n, room;
+};
+
+struct check {
+	struct image *img;
+	struct qcow2 *q;
+	struct check_result *res;
+	uint64_t unit;
+	uint64_t file_size;
+	uint64_t nr_clusters;   /* of the file, the last one may be short, and
+				 * of what is counted behind it */
+	struct counts counts;   /* two more: see count_region() */
+	unsigned char *l2;      /* one table ... */
+	uint64_t l2_at;         /* ... and where it is; UINT64_MAX: none */
+	unsigned char *block;   /* one refcount block */
+	uint64_t block_at;      /* likewise */
+	unsigned char *reftable;
+	uint64_t nr_blocks;     /* entries of @reftable */
+	bool unaligned_said;
+	struct qcow2_snapshots snaps;
+
+	unsigned fix;           /* check_fix: what may be changed now */
+	bool rebuild;           /* the counts' own structures are wrong, or
+				 * lack what counts a cluster */
+	uint64_t block_dirty, block_clean;      /* bytes of @block to be
+				 * written: [dirty, clean) */
+	uint64_t freed, nr_freed;       /* clusters to be given back */
+	struct meta_map meta;   /* what an L2 table may not be */
+};
+
+int check_cancelled(const struct check *c);
+void corrupt(struct check *c, const char *fmt, ...) printf_like(2, 3);
+
+int check_begin(struct check *c, struct image *img, struct check_result *res);
+void check_end(struct check *c);
+/* Before (another) counting: the refcount table as it is now, nothing counted.
+ * @more clusters than the file has may be counted. */
+int check_reload(struct check *c, uint64_t more);
+/* Counts all references but those of check_reftable(). */
+int check_count(struct check *c);
+/* ... one to every cluster that holds some of these bytes. */
+int count_region(struct check *c, uint64_t off, uint64_t size);
+/* The table at @at into c->l2. */
+int l2_load(struct check *c, uint64_t at);
+/* Calls @fn for every entry that is not 0. */
+int l1_walk(struct check *c, uint64_t at, uint32_t n, bool live,
+	    int (*fn)(struct check *c, uint32_t i, uint64_t e, bool live));
+
+/* References to the refcount table and its blocks. */
+int check_reftable(struct check *c);
+/* Counts against references; with @fix what may be is put right. */
+int compare_all(struct check *c);
+/* COPIED bits against counts, likewise. */
+int check_copied(struct check *c);
+
+/* May the table at @at be changed: is it nothing else as well? */
+bool may_change(struct check *c, uint64_t at);
+/* Writes an entry; @mem (or NULL) is where it is in memory. */
+int table_put(struct check *c, uint64_t host, void *mem, uint64_t entry);
+
+#endif

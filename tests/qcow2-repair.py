@@ -1,0 +1,293 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# timeout: 600
+"""check -r leaks and check -r all of broken qcow2 images: exit code, findings,
+counts and what the guest and its snapshots read afterwards are the same as
+after qemu-img's; a second run finds nothing more to do.  Where the outcome may
+differ, and why, is in tests/qcow2-repair.differences, one reason each."""
+import importlib.util
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+
+here = os.path.dirname(os.path.abspath(__file__))
+spec = importlib.util.spec_from_file_location(
+    'qcow2_check', os.path.join(here, 'qcow2-check.py'))
+qc = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(qc)
+IMGCTL = os.path.abspath(qc.IMGCTL)
+QEMU_IMG = qc.QEMU_IMG
+u = qc.u
+COPIED = 1 << 63
+ROUNDS = int(os.environ.get('REPAIR_ROUNDS', '12'))
+verbose = os.environ.get('REPAIR_VERBOSE')
+done = 0
+used = {}
+
+
+def reasons():
+    """name, program's words that tell the case (a pattern), reason."""
+    found = []
+    with open(os.path.join(here, 'qcow2-repair.differences')) as f:
+        for line in f:
+            if line.strip() and not line.startswith('#'):
+                name, pattern, why = line.rstrip('\n').split('\t')
+                found.append((name, re.compile(pattern), why))
+    return found
+
+
+REASONS = reasons()
+
+
+def check(program, name, *args):
+    p = subprocess.run([program, 'check', *args, name], env=qc.ENV,
+                       capture_output=True, text=True, errors='replace',
+                       timeout=60)
+    err = p.stderr.replace('imgctl: ', 'qemu-img: ')
+    err = err.replace('qemu-img: ERROR', 'ERROR').replace(name, 'X')
+    return (p.returncode, p.stdout.replace(name, 'X'),
+            [s for s in err.split('\n') if s])
+
+
+def content(name):
+    """What the guest and its snapshots read, or why they cannot."""
+    out = []
+    with open(name, 'rb') as f:
+        n = u(f.read(72), 'I', 60)
+    for i in range(min(n, 2) + 1):
+        snap = ['-l', 'snapshot.id=%d' % i] if i else []
+        try:
+            os.unlink('o.raw')
+        except FileNotFoundError:
+            pass
+        p = subprocess.run([QEMU_IMG, 'convert', *snap, '-f', 'qcow2', '-O',
+                            'raw', name, 'o.raw'], capture_output=True)
+        if p.returncode:
+            out.append(None)
+        else:
+            with open('o.raw', 'rb') as f:
+                out.append(f.read())
+    return out
+
+
+def why_differs(what, theirs, mode):
+    text = '%s -r %s\n' % (what, mode) + '\n'.join(theirs[2] + [theirs[1]])
+    for name, pattern, _ in REASONS:
+        if pattern.search(text):
+            used[name] = used.get(name, 0) + 1
+            return name
+    return None
+
+
+def complain(text):
+    if not verbose:
+        sys.exit(text)
+    print(text[:2000], flush=True)
+
+
+def fail(what, mode, theirs, ours):
+    keep = os.environ.get('CHECK_KEEP')
+    if keep:
+        shutil.copy('t.q', keep)
+    for a, b in zip(theirs[2] + [''], ours[2] + ['']):
+        if a != b:
+            print('-%s\n+%s' % (a, b))
+            break
+    complain('%s (-r %s):\n-%s\n+%s\n%s' % (
+        what, mode, theirs[:2], ours[:2], '\n'.join(theirs[2][-8:])))
+
+
+def settled(what, mode, ours):
+    """A second repair has nothing to do, and does nothing."""
+    with open('ours.q', 'rb') as f:
+        before = f.read()
+    again = check(IMGCTL, 'ours.q', '-r', mode)
+    with open('ours.q', 'rb') as f:
+        if f.read() != before or 'repaired' in again[1]:
+            complain('%s: a second -r %s: %s' % (what, mode, again))
+    if ours[0] != again[0]:
+        complain('%s: -r %s twice: %s, %s' % (what, mode, ours, again))
+
+
+def same(what):
+    global done
+    done += 1
+    if 'Could not open' in ' '.join(check(QEMU_IMG, 't.q')[2]):
+        return
+    before = content('t.q')
+    for mode in 'leaks', 'all':
+        shutil.copy('t.q', 'theirs.q')
+        shutil.copy('t.q', 'ours.q')
+        how = ['--output=json'] if done % 4 == 3 else []
+        theirs = check(QEMU_IMG, 'theirs.q', '-r', mode, *how)
+        ours = check(IMGCTL, 'ours.q', '-r', mode, *how)
+        after, after_theirs = content('ours.q'), content('theirs.q')
+        for i, old in enumerate(before):
+            # Bytes that could be read are still there; unless they are those
+            # of a table, which QEMU puts right, too.
+            if old is not None and i < len(after) and after[i] != old and \
+                    after_theirs[i:i + 1] == [old]:
+                complain('%s: -r %s changes what is read' % (what, mode))
+        name = None if theirs == ours else why_differs(what, theirs, mode)
+        if not ours[0]:
+            settled(what, mode, ours)
+        left = check(QEMU_IMG, 'ours.q')
+        left_theirs = check(QEMU_IMG, 'theirs.q')
+        if theirs == ours and left[0] == left_theirs[0] and \
+                after == after_theirs:
+            continue
+        if verbose:
+            print('%s -r %s: %s' % (what, mode, name))
+        if name is None:
+            fail(what, mode, theirs, ours)
+        if left[0] > max(left_theirs[0], theirs[0]) and left[0] == 2:
+            fail(what + ': worse than theirs', mode, theirs, ours)
+
+
+def poke8(base, d, changes, length=None):
+    qc.poke(base, d, changes, length)
+
+
+def refcount(d, cluster, count):
+    """An (offset, 8 bytes) change of a 16-bit count."""
+    at = u(d, 'Q', u(d, 'Q', 48)) + 2 * cluster
+    a = at & ~7
+    b = bytearray(d[a:a + 8].ljust(8, b'\0'))
+    struct.pack_into('>H', b, at - a, count)
+    return a, struct.unpack('>Q', b)[0]
+
+
+def structures(d):
+    """Clusters of each structure, by name; L1 and L2 tables by offset."""
+    unit = 1 << u(d, 'I', 20)
+    l1 = u(d, 'Q', 40)
+    l2 = u(d, 'Q', l1) & 0xfffffffffffe00
+    host = u(d, 'Q', l2) & 0xfffffffffffe00
+    s = {'header': 0, 'refcount table': u(d, 'Q', 48),
+         'refcount block': u(d, 'Q', u(d, 'Q', 48)), 'L1': l1, 'L2': l2,
+         'data': host}
+    if u(d, 'I', 60):
+        at = u(d, 'Q', 64)
+        s['snapshot table'] = at
+        s['snapshot L1'] = u(d, 'Q', at)
+        s['snapshot L2'] = u(d, 'Q', u(d, 'Q', at)) & 0xfffffffffffe00
+    return unit, s
+
+
+def catalogue(base):
+    """Each structure x each damage."""
+    with open(base, 'rb') as f:
+        d = f.read()
+    unit, s = structures(d)
+    rt, l1, l2 = s['refcount table'], s['L1'], s['L2']
+    end = (len(d) + unit - 1) // unit * unit
+    for name, at in s.items():
+        for count in 0, 2, 7:
+            yield 'count %d of %s' % (count, name), \
+                [refcount(d, at // unit, count)]
+    for name, at in ('L1', l1), ('L2', l2):
+        e = u(d, 'Q', at)
+        for what, v in (
+                ('COPIED', e ^ COPIED), ('reserved', e | 1 << 60),
+                ('low reserved', e | 0x100), ('unaligned', e + 512),
+                ('beyond the end', COPIED | 1 << 40),
+                ('just beyond the end', COPIED | end), ('0', 0)):
+            yield '%s: %s' % (name, what), [(at, v)]
+    e = u(d, 'Q', l2)
+    yield 'two for one', [(l2 + 8 * 40, e)]
+    yield 'prealloc unaligned', [(l2, (e + 512) | 1)]
+    yield 'header as data', [(l2, COPIED)], None
+    packed = [i for i in range(unit // 8) if u(d, 'Q', l2 + 8 * i) >> 62 == 1]
+    if packed:
+        p = l2 + 8 * packed[0]
+        yield 'packed COPIED', [(p, u(d, 'Q', p) | COPIED)]
+        yield 'packed beyond', [(p, u(d, 'Q', p) | 1 << 40)]
+        yield 'packed gone', [(p, 0)]
+    block = u(d, 'Q', rt)
+    for what, v in (('0', 0), ('unaligned', block + 512),
+                    ('reserved', block | 1), ('outside', 1 << 30),
+                    ('L1', l1)):
+        yield 'refcount table: %s' % what, [(rt, v)]
+    yield 'refcount table: twice', [(rt + 8, block)]
+    yield 'refcount table: second outside', [(rt + 8, 1 << 30)]
+    if 'snapshot table' in s:
+        at, sl1, sl2 = s['snapshot table'], s['snapshot L1'], s['snapshot L2']
+        for what, a, v in (
+                ('L1 unaligned', at, sl1 + 512), ('L1 beyond', at, 1 << 40),
+                ('L1 too large', at + 8, 0x1000000000010001),
+                ('L1 entry 0', sl1, 0), ('L1 entry beyond', sl1, 1 << 40),
+                ('L2 entry 0', sl2, 0), ('L2 reserved', sl2, 1 << 60),
+                ('L2 prealloc unaligned', sl2 + 8 * 40, e & ~COPIED | 0x201),
+                ('L2 entry live', sl2 + 8 * 40, e & ~COPIED)):
+            yield 'snapshot: ' + what, [(a, v)]
+    if u(d, 'I', 4) == 3:
+        for bits in 1, 2, 3:
+            yield 'marks %d' % bits, [(72, bits)]
+            yield 'marks %d and a leak' % bits, [(72, bits), (l2, 0)]
+            yield 'marks %d and an error' % bits, [(72, bits),
+                                                   (l2, e | 1 << 60)]
+            yield 'marks %d and count 0' % bits, \
+                [(72, bits), refcount(d, s['data'] // unit, 0)]
+        yield 'unknown autoclear', [(88, u(d, 'Q', 88) | 8)]
+
+
+def mutate(base, rnd, rounds):
+    with open(base, 'rb') as f:
+        d = f.read()
+    unit, found = qc.targets(d)
+    kinds = sorted(found)
+    for _ in range(rounds):
+        changes = []
+        for _ in range(rnd.choice([1, 1, 2, 4])):
+            kind = rnd.choice(kinds)
+            at = rnd.choice(found[kind])
+            old = u(d, 'Q', at)
+            if kind == 'header':
+                v = old ^ (unit << rnd.randrange(0, 4)) if at != 24 else old
+            else:
+                v = qc.values(rnd, d, unit, old)
+            if kind == 'snapshot L1 size':
+                v = v & ~0xffffffff | old & 0xffffffff
+            changes.append((at, v))
+        qc.poke(base, d, changes)
+        same('%s: %s' % (base, ' '.join('%#x=%#x' % c for c in changes)))
+
+
+def main():
+    if not os.access(QEMU_IMG, os.X_OK) or not shutil.which('qemu-io'):
+        print('needs qemu-img and qemu-io')
+        sys.exit(77)
+    rnd = random.Random(int(os.environ.get('CHECK_SEED', '1')))
+    bases = (('cluster_size=4k', 0, 0), ('cluster_size=64k', 2, 0),
+             ('cluster_size=512', 1, 0),
+             ('cluster_size=1k,refcount_bits=1', 0, 0),
+             ('cluster_size=2k,refcount_bits=64', 2, 0),
+             ('cluster_size=4k,compat=0.10', 1, 0))
+    for i, (options, snapshots, bitmaps) in enumerate(bases):
+        name = 'base%d.q' % i
+        qc.make(name, options, snapshots, bitmaps)
+        shutil.copy(name, 't.q')
+        same(options)
+        if i == 1:
+            with open(name, 'rb') as f:
+                d = f.read()
+            for case in catalogue(name):
+                qc.poke(name, d, case[1])
+                same('%s: %s' % (name, case[0]))
+        mutate(name, rnd, ROUNDS // len(bases))
+    print('%d images; differences: %s' % (done, used))
+
+
+if __name__ == '__main__':
+    tmp = tempfile.mkdtemp(prefix='imgfs-test.')
+    try:
+        os.chdir(tmp)
+        main()
+    finally:
+        os.chdir('/')
+        shutil.rmtree(tmp)

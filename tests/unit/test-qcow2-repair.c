@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-qcow2-repair.c - the power fails in the middle of check -r: at each
+ * request of a repair, with several outcomes.  What is left can be repaired,
+ * and then everything is sound and the guest reads what it read before.  The
+ * image is made, and at the end checked, by qemu-img.
+ */
+#include "config.h"
+
+#include "blockcore.h"
+#include "../lib/testfile.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#define GUEST (2 * MiB)
+#define REPAIR (IMAGE_RDWR | IMAGE_CHECK | IMAGE_REPAIR | IMAGE_NO_LOCK)
+
+static char folder[] = "/tmp/imgfs-test-repair.XXXXXX";
+static unsigned char *template;
+static size_t template_len;
+static unsigned char *guest;    /* what it reads */
+
+/* A change of the image: @len bytes. */
+struct poke {
+	uint64_t at;
+	uint64_t value;
+	unsigned len;
+};
+
+static void put(struct file *f, const struct poke *p)
+{
+	unsigned char b[8];
+
+	be64_put(b, p->value << (64 - 8 * p->len));
+	assert_int_equal(file_write(f, b, p->len, p->at), 0);
+}
+
+static struct file *disk_new(const struct poke *pokes, size_t n)
+{
+	struct power_args a = { .size = template_len, .seed = 1 };
+	struct file *f = power_new(&a);
+
+	assert_non_null(f);
+	assert_int_equal(file_write(f, template, template_len, 0), 0);
+	for (size_t i = 0; i < n; i++)
+		put(f, &pokes[i]);
+	assert_int_equal(file_sync(f), 0);
+	return f;
+}
+
+static struct image *open_on(struct file *f, unsigned flags)
+{
+	struct image_args args = { .flags = flags };
+	autoerr err = ERR_INIT;
+	struct image *img;
+
+	if (image_open_file(f, &args, &img, &err))
+		fail_msg("%s", err_text(&err));
+	return img;
+}
+
+static int repair(struct file *f, struct check_result *res)
+{
+	struct image *img = open_on(f, REPAIR);
+	int ret = image_repair(img, CHECK_FIX_LEAKS | CHECK_FIX_ERRORS, res);
+	int closed = image_close(img);
+
+	return ret ? ret : closed;
+}
+
+static void assert_sound(struct file *f)
+{
+	struct image *img = open_on(f, IMAGE_CHECK | IMAGE_NO_LOCK);
+	struct check_result res = { 0 };
+	autofree unsigned char *now = malloc(GUEST);
+
+	assert_int_equal(img->fmt->admin->check(img, &res), 0);
+	assert_int_equal(res.corruptions + res.leaks + res.check_errors, 0);
+	assert_int_equal(image_read(&img->live, now, GUEST, 0), 0);
+	assert_memory_equal(now, guest, GUEST);
+	image_close(img);
+}
+
+/* As qemu-img sees it. */
+static void assert_qemu_agrees(struct file *f)
+{
+	char path[128], command[256];
+
+	snprintf(path, sizeof(path), "%s/after", folder);
+	snprintf(command, sizeof(command), "qemu-img check -q %s", path);
+	assert_int_equal(power_save(f, path), 0);
+	assert_int_equal(system(command), 0);
+	unlink(path);
+}
+
+static void after_crash(struct file *f)
+{
+	for (uint64_t seed = 0; seed < 6; seed++) {
+		struct file *g = power_after(f, seed);
+		struct check_result res = { 0 };
+
+		assert_non_null(g);
+		assert_int_equal(repair(g, &res), 0);
+		assert_int_equal(res.corruptions + res.check_errors, 0);
+		assert_sound(g);
+		if (seed == 2)
+			assert_qemu_agrees(g);
+		file_unref(g);
+	}
+}
+
+/* How many requests a repair without a failure makes. */
+static uint64_t whole(const struct poke *pokes, size_t n)
+{
+	struct file *f = disk_new(pokes, n);
+	uint64_t ops = power_ops(f);
+	struct check_result res = { 0 };
+
+	assert_int_equal(repair(f, &res), 0);
+	assert_true(res.leaks_fixed + res.corruptions_fixed > 0);
+	assert_sound(f);
+	ops = power_ops(f) - ops;
+	file_unref(f);
+	return ops;
+}
+
+static void crash_everywhere(const struct poke *pokes, size_t n)
+{
+	uint64_t ops = whole(pokes, n);
+
+	assert_true(ops > 1);
+	for (uint64_t i = 1; i <= ops; i++) {
+		struct file *f = disk_new(pokes, n);
+		struct check_result res = { 0 };
+
+		power_crash_after(f, i);
+		(void)repair(f, &res);
+		assert_true(power_crashed(f));
+		after_crash(f);
+		file_unref(f);
+	}
+}
+
+/* ---- damages -------------------------------------------------------------- */
+
+static uint64_t word(uint64_t at)
+{
+	return be64_at(template + at);
+}
+
+static uint64_t block(void)
+{
+	return word(word(48));
+}
+
+static uint64_t l2(void)
+{
+	return word(word(40)) & UINT64_C(0xfffffffffffe00);
+}
+
+static void test_leaks(void **state)
+{
+	struct poke p[] = {
+		{ block() + 2, 3, 2 }, { block() + 2 * 5, 9, 2 },
+		{ block() + 2 * 7, 2, 2 },
+	};
+
+	(void)state;
+	crash_everywhere(p, ARRAY_SIZE(p));
+}
+
+static void test_copied(void **state)
+{
+	struct poke p[] = {
+		{ l2(), word(l2()) & INT64_MAX, 8 },
+		{ word(40), word(word(40)) & INT64_MAX, 8 },
+		{ 72, 3, 8 },
+	};
+
+	(void)state;
+	crash_everywhere(p, ARRAY_SIZE(p));
+}
+
+static void test_counts_lost(void **state)
+{
+	struct poke p[] = { { block() + 2 * 5, 0, 2 }, { 72, 2, 8 } };
+
+	(void)state;
+	crash_everywhere(p, ARRAY_SIZE(p));
+}
+
+static void test_block_lost(void **state)
+{
+	struct poke p[] = { { word(48), 0, 8 } };
+
+	(void)state;
+	crash_everywhere(p, ARRAY_SIZE(p));
+}
+
+static void test_block_elsewhere(void **state)
+{
+	struct poke p[] = { { word(48), block() + 512, 8 }, { 72, 1, 8 } };
+
+	(void)state;
+	crash_everywhere(p, ARRAY_SIZE(p));
+}
+
+static void test_block_twice(void **state)
+{
+	struct poke p[] = { { word(48) + 8, block(), 8 } };
+
+	(void)state;
+	crash_everywhere(p, ARRAY_SIZE(p));
+}
+
+/* ---- the image ------------------------------------------------------------- */
+
+static int load(void)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/template", folder);
+	template = calloc(1, 4 * MiB);
+	guest = malloc(GUEST);
+	f = fopen(path, "r");
+	if (!template || !guest || !f)
+		return -1;
+	template_len = fread(template, 1, 4 * MiB, f);
+	fclose(f);
+	return 0;
+}
+
+static int setup(void **state)
+{
+	char command[1024];
+	struct image *img;
+	struct file *f;
+
+	(void)state;
+	if (system("qemu-io -V >/dev/null 2>&1") || !mkdtemp(folder))
+		return -1;
+	snprintf(command, sizeof(command), "cd %s && qemu-img create -q -f"
+		 " qcow2 -o cluster_size=4k template 2M && qemu-io -c 'write"
+		 " -P 1 0 30k' -c 'write -P 2 100k 20k' -c 'write -c -P 3 64k"
+		 " 4k' -c 'write -z 200k 8k' -c 'write -P 4 1M 10k' template"
+		 " >/dev/null", folder);
+	if (system(command) || load())
+		return -1;
+	f = disk_new(NULL, 0);
+	img = open_on(f, IMAGE_NO_LOCK);
+	file_unref(f);
+	if (image_read(&img->live, guest, GUEST, 0))
+		return -1;
+	return image_close(img);
+}
+
+static int teardown(void **state)
+{
+	char command[128];
+
+	(void)state;
+	free(template);
+	free(guest);
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	return system(command);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_leaks),
+		cmocka_unit_test(test_copied),
+		cmocka_unit_test(test_counts_lost),
+		cmocka_unit_test(test_block_lost),
+		cmocka_unit_test(test_block_elsewhere),
+		cmocka_unit_test(test_block_twice),
+	};
+
+	if (system("qemu-img --version >/dev/null 2>&1"))
+		return 77;
+	return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -146,6 +146,7 @@ TEST_FILES += tests/mount-helpers.sh
 TEST_FILES += tests/mount-parts.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
+TEST_FILES += tests/rate.sh
 
 # ---- programs that scripts use ----
 # qemu-io's commands for every format of ours: see its head
@@ -157,6 +158,7 @@ tests_imgio_LDADD = $(CORE_LIBS)
 check_LIBRARIES += tests/libtest.a
 check_PROGRAMS += $(UNIT_TESTS)
 dist_check_SCRIPTS += $(SCRIPT_TESTS) tests/run tests/report tests/chroot
+dist_check_SCRIPTS += tests/coverage tests/valgrind
 TESTS += $(UNIT_TESTS) $(SCRIPT_TESTS)
 EXTRA_DIST += $(TEST_FILES) tests/lib.sh
 
@@ -229,6 +231,35 @@ check-tsan:
 	{ $(SAN_ENV) setarch -R $(MAKE) -k check \
 		TESTS='$(SANITIZED_TESTS)' >check.log 2>&1; $(SAN_VERDICT); }
 
+# How many lines the tests execute, for each source (gcov).
+coverage:
+	$(OTHER_BUILD); other_build build-coverage \
+		CFLAGS='-g -O1 --coverage -fprofile-update=atomic' && \
+	{ chmod -R a+rwX . && TEST_TIMEOUT_FACTOR=3 $(MAKE) -k check \
+		TESTS='$(SANITIZED_TESTS)' >check.log 2>&1; \
+	tests/report . || :; tests/coverage .; }
+
+# What needs no mount and bounds neither time nor memory, under valgrind.
+NOT_VALGRIND = tests/unit/test-power tests/unit/test-races \
+	tests/unit/test-progress
+VALGRIND_TESTS = tests/bochs.sh tests/cloop.sh tests/compare.sh \
+	tests/convert-backing.sh tests/convert-concat.sh \
+	tests/convert-layout.sh tests/convert-level.sh \
+	tests/convert-salvage.sh tests/image-names.sh tests/imgctl-create.sh \
+	tests/imgctl-info.sh tests/qcow-qed.sh tests/qcow2-layout.sh \
+	tests/qcow2-snapshots.sh tests/vmdk-read.sh
+check-valgrind: all $(check_PROGRAMS)
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		$(srcdir)/tests/valgrind build-valgrind \
+		$(filter-out $(NOT_VALGRIND),$(UNIT_TESTS)) $(VALGRIND_TESTS)
+
+# The rate limit of convert, by the clock: 64 MiB at 16 MiB/s.
+check-rate: all
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		$(srcdir)/tests/rate.sh
+
+.PHONY: coverage check-valgrind check-rate
+
 # BENCH='--runs 9 --only convert' make bench: needs QEMU and fio.
 bench: all
 	top_builddir='$(abs_top_builddir)' $(srcdir)/tests/bench/bench $(BENCH)
@@ -254,4 +285,4 @@ check-trixie:
 	cd $(srcdir) && tests/chroot trixie check
 
 clean-local:
-	-rm -rf build-asan build-tsan build-fuzz
+	-rm -rf build-asan build-tsan build-fuzz build-coverage build-valgrind

@@ -39,6 +39,8 @@ libimgfs_a_SOURCES += fs/session.c
 libimgfs_a_SOURCES += fs/capabilities.c
 libimgfs_a_SOURCES += fs/handle.c
 libimgfs_a_SOURCES += fs/identity.c
+libimgfs_a_SOURCES += fs/loop.h
+libimgfs_a_SOURCES += fs/loop.c
 libimgfs_a_SOURCES += fs/mount.c
 
 # What mount(8) and umount(8) run for us; they look in $(mounthelperdir) only.

@@ -5,6 +5,7 @@
  * so that nothing written is lost.
  */
 #include "fs/folder.h"
+#include "fs/loop.h"
 #include "fs/notify.h"
 #include "fs/session.h"
 #include "json.h"
@@ -229,21 +230,6 @@ static unsigned nr_threads(const struct fs_options *o)
 	return (unsigned)max_u64(10, 2 * (uint64_t)(cores > 0 ? cores : 1) + 8);
 }
 
-/* F4.  A signal that ended the loop is no error: it was asked for. */
-static int loop(struct mount *mnt)
-{
-	struct fuse_loop_config *cfg = fuse_loop_cfg_create();
-	int ret;
-
-	if (!cfg)
-		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(cfg, 0);
-	fuse_loop_cfg_set_max_threads(cfg, nr_threads(mnt->opt));
-	ret = fuse_session_loop_mt(mnt->se, cfg);
-	fuse_loop_cfg_destroy(cfg);
-	return ret < 0 ? ret : 0;
-}
-
 int mount_serve(struct mount *mnt, void (*ready)(void *data), void *data)
 {
 	int ret;
@@ -253,7 +239,7 @@ int mount_serve(struct mount *mnt, void (*ready)(void *data), void *data)
 	if (fuse_set_signal_handlers(mnt->se))
 		return -EIO;
 	ret = start_threads(mnt);
-	return ret ? ret : loop(mnt);
+	return ret ? ret : loop_run(mnt->se, nr_threads(mnt->opt));
 }
 
 /* ---- the end --------------------------------------------------------------------------- */

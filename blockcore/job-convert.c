@@ -292,7 +292,8 @@ static void convert_init(struct convert *c, const struct convert_args *a)
 		.a = a,
 		.find_zeroes = a->sparse && !a->copy_offload,
 		.align = a->sparse ? UINT64_C(1) << log2_u64(a->sparse) : 1,
-		.unit = a->compress ? a->dst->unit : 0,
+		.unit = (a->compress && a->dst->codec) || a->dst->packed_only ?
+			a->dst->unit : 0,
 		.batch_bytes = CONVERT_REQUEST,
 		.begin = now_ns(),
 	};

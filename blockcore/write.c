@@ -183,7 +183,7 @@ static ssize_t write_units(struct image *img, const void *buf, size_t len,
 	return ret;
 }
 
-/* ---- entry ---------------------------------------------------------------- */
+/* ---- packed units --------------------------------------------------------- */
 
 static int write_through(struct image *img)
 {
@@ -192,51 +192,20 @@ static int write_through(struct image *img)
 	return image_flush(img);
 }
 
-static int guard(struct image *img, const void *buf, size_t len, uint64_t off)
-{
-	if (!img->probed || !img->fmt->probed_guard || off >= SECTOR_SIZE)
-		return 0;
-	return probe_guard(img, buf, len, off);
-}
-
-int image_write(const struct view *v, const void *buf, size_t len,
-		uint64_t off)
-{
-	struct image *img = v->img;
-	int ret = v->root ? -EROFS : view_check(v, off, len);
-
-	if (!ret && len)
-		ret = engine_begin(img->eng);
-	if (!ret && len)
-		ret = guard(img, buf, len, off);
-	if (ret)
-		return ret;
-	while (len) {
-		ssize_t n = write_in_place(img, buf, len, off);
-
-		if (!n)
-			n = write_units(img, buf, len, off);
-		if (n < 0)
-			return (int)n;
-		buf = (const char *)buf + n;
-		off += (size_t)n;
-		len -= (size_t)n;
-	}
-	return write_through(img);
-}
-
-/* ---- packed units --------------------------------------------------------- */
-
-int image_pack(struct image *img, const void *buf, void *out, size_t *n)
+static int encode(const struct image *img, const void *buf, void *out,
+		  size_t room, size_t *n)
 {
 	const struct codec *codec = img->codec;
 
-	if (!codec)
-		return -ENOTSUP;
 	if (img->pack_level && codec->encode_at)
 		return codec->encode_at(img->pack_level, buf, img->unit, out,
-					img->unit - 1, n);
-	return codec->encode(buf, img->unit, out, img->unit - 1, n);
+					room, n);
+	return codec->encode(buf, img->unit, out, room, n);
+}
+
+int image_pack(struct image *img, const void *buf, void *out, size_t *n)
+{
+	return img->codec ? encode(img, buf, out, img->unit - 1, n) : -ENOTSUP;
 }
 
 static int store_packed(struct image *img, const void *packed, size_t n,
@@ -264,18 +233,12 @@ static int store_packed(struct image *img, const void *packed, size_t n,
 	return ret;
 }
 
-int image_write_packed(const struct view *v, const void *packed, size_t n,
-		       uint64_t off)
+static int store_packed_claimed(struct image *img, const void *packed, size_t n,
+				uint64_t off)
 {
-	struct image *img = v->img;
 	struct claim claim;
-	int ret;
+	int ret = engine_begin(img->eng);
 
-	if (v->root || !img->codec || !img->fmt->reserve)
-		return -ENOTSUP;
-	if (off % img->unit || off >= image_size(img) || !n || n > img->unit)
-		return -EINVAL;
-	ret = engine_begin(img->eng);
 	if (!ret)
 		ret = dirty_throttle(img);
 	if (!ret)
@@ -284,5 +247,84 @@ int image_write_packed(const struct view *v, const void *packed, size_t n,
 		return ret;
 	ret = store_packed(img, packed, n, off);
 	claim_drop(img->eng, &claim);
+	return ret;
+}
+
+int image_write_packed(const struct view *v, const void *packed, size_t n,
+		       uint64_t off)
+{
+	struct image *img = v->img;
+	int ret;
+
+	if (v->root || !img->codec || !img->fmt->reserve)
+		return -ENOTSUP;
+	if (off % img->unit || off >= image_size(img) || !n || n > img->unit)
+		return -EINVAL;
+	ret = store_packed_claimed(img, packed, n, off);
+	return ret ? ret : write_through(img);
+}
+
+/* An image that takes nothing but encoded units: whole ones, and those too that
+ * encoding makes longer. */
+static int write_encoded(struct image *img, const char *buf, size_t len,
+			 uint64_t off)
+{
+	size_t unit = img->unit, room = unit + unit / 8 + 1024, n = 0;
+	autofree char *out = malloc(room), *whole = calloc(1, unit);
+	int ret = out && whole ? 0 : -ENOMEM;
+
+	while (!ret && len) {
+		size_t have = min_u64(unit, image_size(img) - off);
+
+		if (off % unit || len < have)
+			return -EINVAL;
+		memcpy(whole, buf, have);
+		memset(whole + have, 0, unit - have);
+		ret = encode(img, whole, out, room, &n);
+		if (!ret)
+			ret = n ? store_packed_claimed(img, out, n, off) : -EIO;
+		buf += have;
+		off += have;
+		len -= have;
+	}
+	return ret;
+}
+
+/* ---- entry ---------------------------------------------------------------- */
+
+static int guard(struct image *img, const void *buf, size_t len, uint64_t off)
+{
+	if (!img->probed || !img->fmt->probed_guard || off >= SECTOR_SIZE)
+		return 0;
+	return probe_guard(img, buf, len, off);
+}
+
+int image_write(const struct view *v, const void *buf, size_t len,
+		uint64_t off)
+{
+	struct image *img = v->img;
+	int ret = v->root ? -EROFS : view_check(v, off, len);
+
+	if (!ret && len)
+		ret = engine_begin(img->eng);
+	if (!ret && len)
+		ret = guard(img, buf, len, off);
+	if (ret)
+		return ret;
+	if (img->packed_only) {
+		ret = write_encoded(img, buf, len, off);
+		len = 0;
+	}
+	while (len) {
+		ssize_t n = write_in_place(img, buf, len, off);
+
+		if (!n)
+			n = write_units(img, buf, len, off);
+		if (n < 0)
+			return (int)n;
+		buf = (const char *)buf + n;
+		off += (size_t)n;
+		len -= (size_t)n;
+	}
 	return ret ? ret : write_through(img);
 }

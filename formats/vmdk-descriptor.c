@@ -29,7 +29,7 @@ static const char *value_of(const char *line, const char *key)
 	return line + 1 + strspn(line + 1, " \t");
 }
 
-static int take_cid(const char *line, const char *key, uint32_t *cid,
+static int take_cid(const char *line, const char *key, _Atomic uint32_t *cid,
 		    bool *found)
 {
 	const char *v = value_of(line, key);
@@ -184,6 +184,7 @@ static int extent_add(struct vmdk *v, const struct words *w,
 		.type = strdup(w->type),
 		.name = w->has_name ? strdup(w->name) : NULL,
 		.offset = w->has_offset ? w->offset * SECTOR_SIZE : 0,
+		.read_only = strcmp(w->access, "RW") != 0,
 	};
 	return x->type && (x->name || !w->has_name) ? 0 : -ENOMEM;
 }
@@ -259,4 +260,5 @@ void vmdk_free(struct vmdk *v)
 	free(v->extents);
 	free(v->create_type);
 	free(v->parent);
+	free(v->text);
 }

@@ -20,6 +20,7 @@ enum {                          /* KDMV */
 	KH_DESC = 28,
 	KH_DESC_SIZE = 36,
 	KH_GTES = 44,
+	KH_RGD = 48,
 	KH_GD = 56,
 	KH_OVERHEAD = 64,
 	KH_COMPRESSION = 77,
@@ -34,6 +35,7 @@ enum {                          /* COWD */
 
 #define KDMV 0x564d444bu        /* little-endian */
 #define COWD 0x44574f43u
+#define FLAG_RGD 2u
 #define FLAG_ZEROES 4u
 #define GD_AT_END UINT64_MAX
 #define MAX_GTES 512u
@@ -67,6 +69,10 @@ static int check_geometry(struct vmdk_extent *x, uint64_t capacity,
 	if (!range_within(x->gd, 4 * gd, x->file_end))
 		return err_set(err, -EINVAL, "The grain directory goes beyond"
 			       " the end of the file");
+	/* A second one that cannot be is as good as none. */
+	if (x->rgd == x->gd || !range_within(x->rgd, 4 * gd, x->file_end))
+		x->rgd = 0;
+	atomic_store(&x->next, x->file_end);
 	return 0;
 }
 
@@ -105,7 +111,8 @@ static int open_kdmv(struct vmdk_extent *x, unsigned char *h, struct err *err)
 	uint64_t overhead;
 	int ret = 0;
 
-	if (le64_at(h + KH_GD) == GD_AT_END)
+	x->ended = le64_at(h + KH_GD) == GD_AT_END;
+	if (x->ended)
 		ret = read_footer(x, h, err);
 	if (ret)
 		return ret;
@@ -117,6 +124,8 @@ static int open_kdmv(struct vmdk_extent *x, unsigned char *h, struct err *err)
 		return err_set(err, -EINVAL, "L2 table size too big");
 	x->grain = sectors(h + KH_GRAIN);
 	x->gd = sectors(h + KH_GD);
+	if (le32_at(h + KH_FLAGS) & FLAG_RGD)
+		x->rgd = sectors(h + KH_RGD);
 	x->zeroes = le32_at(h + KH_FLAGS) & FLAG_ZEROES;
 	x->packed = le16_at(h + KH_COMPRESSION) == 1;
 	overhead = sectors(h + KH_OVERHEAD);
@@ -136,6 +145,7 @@ static int open_cowd(struct vmdk_extent *x, const unsigned char *h,
 	x->grain = le32_at(h + CH_GRAIN) * UINT64_C(512);
 	x->gd = le32_at(h + CH_GD) * UINT64_C(512);
 	x->gtes = COWD_GTES;
+	x->cowd = true;
 	return check_geometry(x, capacity, err);
 }
 
@@ -173,6 +183,22 @@ int vmdk_embedded(struct file *f, uint64_t *offset, uint64_t *len,
 
 /* ---- mapping ------------------------------------------------------------- */
 
+static uint64_t end_of(const struct vmdk_extent *x)
+{
+	return atomic_load_explicit(&x->next, memory_order_acquire);
+}
+
+int vmdk_table_at(struct image *img, const struct vmdk_extent *x, uint64_t gd,
+		  uint64_t index, uint64_t *table)
+{
+	unsigned char e[4];
+	int ret = meta_peek(img, x->file, e, sizeof(e), gd + 4 * index);
+
+	if (!ret)
+		*table = (uint64_t)le32_at(e) * SECTOR_SIZE;
+	return ret;
+}
+
 /* The table of grain @g; 0: none, and *@run grains from @g on have none. */
 static int table_of(struct image *img, const struct vmdk_extent *x,
 		    uint64_t g, uint64_t *table, uint64_t *run)
@@ -189,7 +215,7 @@ static int table_of(struct image *img, const struct vmdk_extent *x,
 	while (n < max && !le32_at(buf + 4 * n))
 		n++;
 	*run = n * x->gtes - (n ? g % x->gtes : 0);
-	if (!*table || range_within(*table, 4 * x->gtes, x->file_end))
+	if (!*table || range_within(*table, 4 * x->gtes, end_of(x)))
 		return 0;
 	image_corrupt(img, "Grain table at offset %#" PRIx64 " is beyond the"
 		      " end of the file", *table);
@@ -232,7 +258,7 @@ static int map_packed(struct image *img, const struct vmdk_extent *x,
 	if (ret)
 		return ret;
 	if (!size || size > 2 * x->grain + 4096 ||
-	    !range_within(host + MARKER, size, x->file_end)) {
+	    !range_within(host + MARKER, size, end_of(x))) {
 		image_corrupt(img, "Grain marker at offset %#" PRIx64
 			      " is invalid", host);
 		return -EIO;
@@ -266,7 +292,7 @@ static int map_grains(struct image *img, const struct vmdk_extent *x,
 	if (ext->kind != EXT_DATA && ext->kind != EXT_PACKED)
 		return 0;
 	host = (uint64_t)le32_at(buf) * SECTOR_SIZE;
-	if (host >= x->file_end) {
+	if (host >= end_of(x)) {
 		image_corrupt(img, "Grain at offset %#" PRIx64 " is beyond the"
 			      " end of the file", host);
 		return -EIO;

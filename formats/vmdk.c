@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vmdk.c - VMware's disks (vmdk.md), read-only: a descriptor, alone or inside a
- * sparse file, and the extents that it names, each a file of its own.
+ * vmdk.c - VMware's disks (vmdk.md): a descriptor, alone or inside a sparse
+ * file, and the extents that it names, each a file of its own.
  *
  * Knows how extents follow each other and how a layer finds its parent.  Other
  * files than the image's are only reached through child_open().
  */
 #include "vmdk.h"
 
+#include "codec.h"
 #include "json.h"
 
 #include <inttypes.h>
@@ -69,11 +70,11 @@ static int read_text(struct file *f, uint64_t off, uint64_t len, char **out,
 }
 
 /* *@alone: the file is its own only extent. */
-static int read_descriptor(struct image *img, char **text, bool *alone,
-			   struct err *err)
+static int read_descriptor(struct image *img, bool *alone, struct err *err)
 {
+	struct vmdk *v = vmdk_of(img);
 	unsigned char magic[4];
-	uint64_t size, off = 0, len = 0;
+	uint64_t size;
 	int ret = file_size(img->file, &size);
 
 	if (!ret && !size)
@@ -84,10 +85,12 @@ static int read_descriptor(struct image *img, char **text, bool *alone,
 	if (ret)
 		return err_errno(err, ret, "Could not read the image");
 	*alone = le32_at(magic) == KDMV;
-	if (!*alone)
-		return read_text(img->file, 0, size, text, err);
-	ret = vmdk_embedded(img->file, &off, &len, err);
-	return ret ? ret : read_text(img->file, off, min_u64(len, size), text,
+	v->text_room = size;
+	if (*alone)
+		ret = vmdk_embedded(img->file, &v->text_at, &v->text_room,
+				    err);
+	return ret ? ret : read_text(img->file, v->text_at,
+				     min_u64(v->text_room, size), &v->text,
 				     err);
 }
 
@@ -183,60 +186,65 @@ static int find_parent(struct image *img)
 	return img->backing_name && img->backing_fmt ? 0 : -ENOMEM;
 }
 
-static int refuse_writing(struct image *img, struct err *err)
-{
-	(void)img;
-	return err_set(err, -EROFS, "vmdk images can only be read in this"
-		       " version");
-}
-
 static void vmdk_close(struct image *img)
 {
 	vmdk_free(vmdk_of(img));
+	pthread_mutex_destroy(&vmdk_of(img)->lock);
 }
 
 static int open_all(struct image *img, struct err *err)
 {
 	struct vmdk *v = vmdk_of(img);
-	autofree char *text = NULL;
 	bool alone = false;
-	int ret = read_descriptor(img, &text, &alone, err);
+	int ret = read_descriptor(img, &alone, err);
 
 	if (ret)
 		return ret;
-	if (!alone && !is_descriptor((unsigned char *)text, strlen(text)))
+	if (!alone &&
+	    !is_descriptor((unsigned char *)v->text, strlen(v->text)))
 		return err_set(err, -EINVAL, "invalid VMDK image descriptor");
 	v->parent_cid = VMDK_NO_PARENT;
-	ret = vmdk_parse(v, text, err);
+	ret = vmdk_parse(v, v->text, err);
 	if (!ret)
 		ret = check_type(v, alone, err);
 	if (!ret)
 		ret = open_extents(img, alone, err);
-	return ret ? ret : find_parent(img);
+	if (!ret)
+		ret = find_parent(img);
+	return ret;
 }
 
 static int vmdk_open(struct image *img, struct err *err)
 {
-	int ret = img->want_write ? refuse_writing(img, err) : 0;
+	struct vmdk *v = vmdk_of(img);
+	int ret;
 
+	pthread_mutex_init(&v->lock, NULL);
 	img->unit = DEFAULT_UNIT;
 	img->page = SECTOR_SIZE;
 	img->align = 1;
-	if (!ret)
-		ret = open_all(img, err);
-	if (ret) {
-		vmdk_close(img);
-		memset(vmdk_of(img), 0, sizeof(struct vmdk));
-		return err_errno(err, ret, "Could not open the VMDK image");
+	ret = open_all(img, err);
+	for (unsigned i = 0; !ret && i < v->nr; i++)
+		if (v->extents[i].grain) {
+			img->unit = (uint32_t)v->extents[i].grain;
+			break;
+		}
+	if (!ret && v->extents[0].packed) {
+		img->codec = &codec_zlib;
+		img->packed_only = true;
 	}
-	if (vmdk_of(img)->extents[0].grain)
-		img->unit = (uint32_t)vmdk_of(img)->extents[0].grain;
-	return 0;
+	if (!ret && img->want_write)
+		ret = vmdk_writable(img, err);
+	if (!ret)
+		return 0;
+	vmdk_close(img);
+	memset(v, 0, sizeof(*v));
+	return err_errno(err, ret, "Could not open the VMDK image");
 }
 
 /* ---- mapping ------------------------------------------------------------- */
 
-static const struct vmdk_extent *extent_at(const struct vmdk *v, uint64_t off)
+struct vmdk_extent *vmdk_extent_at(const struct vmdk *v, uint64_t off)
 {
 	unsigned low = 0, high = v->nr;
 
@@ -264,7 +272,7 @@ static int vmdk_map(const struct view *view, uint64_t off, uint64_t len,
 		    struct extent *ext)
 {
 	struct image *img = view->img;
-	const struct vmdk_extent *x = extent_at(vmdk_of(img), off);
+	const struct vmdk_extent *x = vmdk_extent_at(vmdk_of(img), off);
 	uint64_t in = off - x->start;
 	struct extent found = { .kind = EXT_ZERO, .off = off };
 	int ret = 0;
@@ -337,6 +345,9 @@ static int vmdk_check(struct image *img, struct check_result *res)
 }
 
 static const struct format_admin vmdk_admin = {
+	.create_options = vmdk_create_options,
+	.create_check = vmdk_create_check,
+	.create = vmdk_create,
 	.info = vmdk_info,
 	.check = vmdk_check,
 };
@@ -345,10 +356,17 @@ const struct format vmdk_format = {
 	.name = "vmdk",
 	.priv_size = sizeof(struct vmdk),
 	.supports_backing = true,
+	.stores_packed = true,
 	.probe = vmdk_probe,
 	.open = vmdk_open,
-	.upgrade = refuse_writing,
+	.upgrade = vmdk_upgrade,
+	.dirty = vmdk_dirty,
+	.clean = vmdk_clean,
 	.close = vmdk_close,
 	.map = vmdk_map,
+	.reserve = vmdk_reserve,
+	.commit = vmdk_commit,
+	.abort = vmdk_abort,
+	.unmap = vmdk_unmap,
 	.admin = &vmdk_admin,
 };

@@ -27,12 +27,22 @@ struct vmdk_extent {
 	uint64_t grain;         /* bytes */
 	uint64_t gd;            /* host offset of the directory */
 	uint32_t gtes;          /* entries of a table */
+	uint64_t rgd;           /* of the redundant one; 0: none */
+	bool cowd;              /* the header is COWD's */
 	bool zeroes;            /* entry 1 is a grain of zeroes */
 	bool packed;            /* grains are zlib streams */
+	bool ended;             /* behind the directory comes a footer */
+	bool read_only;         /* the descriptor says so */
+	_Atomic uint64_t next;  /* free from here on; changes under the lock */
 };
 
 struct vmdk {
-	uint32_t cid, parent_cid;
+	_Atomic uint32_t cid;
+	_Atomic uint32_t parent_cid;
+	char *text;             /* the descriptor as it is in img->file ... */
+	uint64_t text_at;       /* ... and where */
+	uint64_t text_room;
+	pthread_mutex_t lock;   /* who makes a table, or takes space */
 	char *create_type;
 	char *parent;           /* parentFileNameHint, or NULL */
 	struct vmdk_extent *extents;
@@ -43,6 +53,9 @@ static inline struct vmdk *vmdk_of(const struct image *img)
 {
 	return img->priv;
 }
+
+/* The extent that holds guest byte @off. */
+struct vmdk_extent *vmdk_extent_at(const struct vmdk *v, uint64_t off);
 
 /* ---- vmdk-descriptor.c ---- */
 
@@ -58,10 +71,35 @@ int vmdk_sparse_open(struct vmdk_extent *x, struct err *err);
 /* @in: guest offset inside of the extent; fills kind, host, len ... */
 int vmdk_sparse_map(struct image *img, const struct vmdk_extent *x,
 		    uint64_t in, uint64_t len, struct extent *ext);
+/* The table that entry @index of the directory at @gd leads to; 0: none. */
+int vmdk_table_at(struct image *img, const struct vmdk_extent *x, uint64_t gd,
+		  uint64_t index, uint64_t *table);
 int vmdk_sparse_check(struct image *img, const struct vmdk_extent *x,
 		      struct check_result *res);
 /* Where the descriptor is inside of a KDMV file: bytes. */
 int vmdk_embedded(struct file *f, uint64_t *offset, uint64_t *len,
 		  struct err *err);
+
+/* ---- vmdk-write.c ---- */
+
+/* Refuses what cannot be written: extents, sizes, subformats. */
+int vmdk_writable(const struct image *img, struct err *err);
+int vmdk_upgrade(struct image *img, struct err *err);
+int vmdk_dirty(struct image *img);
+int vmdk_clean(struct image *img);
+int vmdk_reserve(struct image *img, struct reserve *res);
+void vmdk_commit(struct image *img, const struct reserve *res);
+void vmdk_abort(struct image *img, const struct reserve *res);
+int vmdk_unmap(struct image *img, uint64_t off, uint64_t len,
+	       enum unmap_how how, uint64_t *done);
+
+/* ---- vmdk-create.c ---- */
+
+extern const struct option_spec vmdk_create_options[];
+int vmdk_create_check(const struct options *o, uint64_t size, struct err *err);
+int vmdk_create(struct file *f, const struct options *o, uint64_t size,
+		struct err *err);
+/* The CID of an image that becomes a parent, and a fresh one. */
+uint32_t vmdk_new_cid(void);
 
 #endif

@@ -36,6 +36,8 @@ crashes --cluster 65536 --create extended_l2=on --data raw
 crashes --cluster 65536 --lost-write
 crashes --format qcow --cluster 4096
 crashes --format vdi --cluster 1048576
+crashes --format vmdk
+crashes --format vmdk --create zeroed_grain=on
 echo "$total crashes, 0 failures"
 
 # caught SWITCH OPTION...: one of 100 seeds fails without it.

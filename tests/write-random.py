@@ -44,14 +44,17 @@ SHAPES = [      # format, create options, cluster size, size
     ('qed', 'cluster_size=64k', 65536, (8 << 20) + 512),
     ('parallels', 'cluster_size=64k', 65536, (8 << 20) + 512),
     ('parallels', 'cluster_size=3k', 3072, (2 << 20) + 512),
+    ('vmdk', '', 65536, (8 << 20) + 512),
+    ('vmdk', 'zeroed_grain=on', 65536, 40 << 20),
+    ('vmdk', 'subformat=twoGbMaxExtentSparse', 65536, 8 << 20),
 ]
 # What a format can do; qemu-img's exit codes for it: checked when all is well,
 # and after the end of a program.
 CAN_PUNCH = {'qcow2'}
 GOOD = {'qcow2': {0}, 'qed': {0, 3}, 'qcow': {63},
-        'parallels': {0, 2, 3}}
+        'parallels': {0, 2, 3}, 'vmdk': {0}}
 LEFT = {'qcow2': {0, 3}, 'qed': {0, 3}, 'qcow': {63},
-        'parallels': {2}}
+        'parallels': {2}, 'vmdk': {0}}
 
 
 def run(*args, **kw):
@@ -78,7 +81,11 @@ def create(rng, fmt, options, size):
         with open('base.raw', 'wb') as f:
             f.write(base)
         model[:min(n, size)] = base[:min(n, size)]
-        args += ['-b', 'base.raw', '-F', 'raw']
+        below = 'raw'
+        if fmt == 'vmdk':               # takes no other parent
+            below = fmt
+            run('qemu-img', 'convert', '-O', fmt, 'base.raw', 'base.vmdk')
+        args += ['-b', 'base.' + below, '-F', below]
     run(*args, 'a.img', str(size))
     model.below = bytes(model)
     return model

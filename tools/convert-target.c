@@ -173,7 +173,7 @@ static bool target_create(struct convert_cmd *c)
 /* 7.2's words for what an existing target cannot take. */
 static bool target_fits(const struct convert_cmd *c)
 {
-	if (c->compress && !c->dst->codec)
+	if (c->compress && !c->dst->codec && !c->dst->fmt->stores_packed)
 		say_error("Compression not supported for this file format");
 	else if (image_size(c->dst) < c->size)
 		say_error("output file is smaller than input file");

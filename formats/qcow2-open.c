@@ -423,10 +423,6 @@ static int check_writable(const struct image *img, struct err *err)
 	if (q->incompat & QINCOMPAT_CORRUPT)
 		return err_set(err, -EUCLEAN, "qcow2: Image is corrupt; cannot"
 			       " be opened read/write");
-	if (q->incompat & QINCOMPAT_DIRTY)
-		return err_set(err, -EUCLEAN, "qcow2: Image was not closed"
-			       " properly and its reference counts need"
-			       " repair; cannot be opened read/write");
 	if (q->has_bitmaps)
 		return err_set(err, -ENOTSUP, "qcow2: Image has persistent"
 			       " bitmaps, which writing would make wrong;"
@@ -550,6 +546,16 @@ static int look_at_tables(struct image *img, struct err *err)
 	return ret;
 }
 
+/* For writing: what has to be put right before anything is changed. */
+static int make_writable(struct image *img, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	int ret = qcow2_replay(img, err);
+
+	return ret ? ret : qcow2_alloc_init(img, q->reftable_offset,
+					    q->reftable_clusters);
+}
+
 static int qcow2_open(struct image *img, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -574,21 +580,22 @@ static int qcow2_open(struct image *img, struct err *err)
 	img->align = 1;
 	img->codec = q->compression ? &codec_zstd : &codec_deflate;
 	img->zero_tail_hole = true;
-	return 0;
+	ret = img->want_write ? make_writable(img, err) : 0;
+	if (ret)
+		qcow2_close(img);
+	return ret;
 }
 
 static int qcow2_upgrade(struct image *img, struct err *err)
 {
-	struct qcow2 *q = qcow2_of(img);
 	int ret = check_writable(img, err);
 
-	return ret ? ret : qcow2_alloc_init(img, q->reftable_offset,
-					    q->reftable_clusters);
+	return ret ? ret : make_writable(img, err);
 }
 
 /* Rule 12.  Autoclear bits that we do not know speak of what we are about to
  * make wrong; the bit of bitmaps is only ever set here without bitmaps. */
-static int qcow2_dirty(struct image *img)
+int qcow2_dirty(struct image *img)
 {
 	struct qcow2 *q = qcow2_of(img);
 	unsigned char bytes[8];

@@ -10,7 +10,8 @@
  *   qcow2-alloc.c   reference counts, free clusters
  *   qcow2-write.c   reserve, commit, abort, unmap
  *   qcow2-packed.c  where compressed streams go
- *   qcow2-data.c    external data files
+ *   qcow2-data.c, -data-create.c  external data files
+ *   qcow2-replay.c  images with the dirty mark
  *   qcow2-create.c  new images; qcow2-layout.c where their clusters go
  *   qcow2-snapshot.c, qcow2-bitmap.c  the tables of snapshots and bitmaps
  *   qcow2-info.c    what info tells
@@ -357,6 +358,14 @@ static inline void refcount_put(void *block, unsigned order, uint64_t i,
  * not NUL-terminated: *@len. */
 const char *qcow2_feature_name(const struct qcow2 *q, unsigned type,
 			       unsigned bit, size_t *len);
+
+/* Before the first change: what the header must not say any more. */
+int qcow2_dirty(struct image *img);
+
+/* ---- qcow2-replay.c ------------------------------------------------------ */
+
+/* Before writing: makes the counts of an image that is marked dirty true. */
+int qcow2_replay(struct image *img, struct err *err);
 
 /* ---- qcow2-map.c --------------------------------------------------------- */
 

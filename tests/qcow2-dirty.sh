@@ -1,0 +1,44 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# An image with lazy refcounts whose writer died: reading changes nothing, the
+# first opening for writing makes its counts true, with qemu-img's words.
+. "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
+requires qemu-img qemu-io
+imgio=$top_builddir/tests/imgio
+
+dirty() {
+	rm -f a.qcow2 b.qcow2 d.raw
+	qemu-img create -q -f qcow2 -o "lazy_refcounts=on,$1" a.qcow2 8M
+	(ulimit -c 0; qemu-io -c 'write -P 5 0 100k' -c 'write -P 6 1M 500k' \
+		-c 'write -P 7 5M 1k' -c flush -c 'sigraise 9' a.qcow2) \
+		>/dev/null 2>&1 || :
+	qemu-img info a.qcow2 | grep -q 'cleanly shut down: no' ||
+		fail "$1: not dirty"
+	cp a.qcow2 b.qcow2
+	qemu-img convert -O raw a.qcow2 want.raw
+}
+
+truncate -s 4M patch.raw
+qemu-io -f raw -c 'write -P 9 0 4M' patch.raw >/dev/null
+for o in cluster_size=4k cluster_size=64k cluster_size=512,refcount_bits=1 \
+	cluster_size=16k,extended_l2=on cluster_size=4k,data_file=d.raw; do
+	dirty "$o"
+	"$IMGCTL" convert -O raw a.qcow2 have.raw 2>err || fail "$o: $(cat err)"
+	cmp want.raw have.raw || fail "$o: read"
+	cmp a.qcow2 b.qcow2 || fail "$o: reading changed it"
+	# What is there already is written.
+	printf 'write -P 5 0 512\n' | "$imgio" -f qcow2 a.qcow2 >/dev/null 2>ours ||
+		fail "$o: $(cat ours)"
+	qemu-io -c 'write -P 5 0 512' b.qcow2 >/dev/null 2>theirs
+	sed 's/^imgio: //' ours | cmp - theirs || fail "$o: other words"
+	for i in a b; do
+		qemu-img check -q $i.qcow2 || fail "$o: check of $i.qcow2"
+		! qemu-img info $i.qcow2 | grep -q 'cleanly shut down: no' ||
+			fail "$o: $i.qcow2 is dirty still"
+	done
+	qemu-img compare -q -f raw -F qcow2 want.raw a.qcow2 ||
+		fail "$o: content"
+	printf 'write -P 3 3145728 300000\n' | "$imgio" -f qcow2 a.qcow2 ||
+		fail "$o: write"
+	qemu-img check -q a.qcow2 || fail "$o: check after a write"
+done

@@ -27,6 +27,10 @@ struct codec {
 extern const struct codec codec_deflate;        /* raw, 4 KiB window */
 extern const struct codec codec_zlib;           /* RFC 1950 */
 extern const struct codec codec_zstd;
+/* Decoders only; NULL: the library is not built in. */
+extern const struct codec codec_adc;
+extern const struct codec *const codec_bzip2, *const codec_lzma,
+	*const codec_lzfse;
 
 #ifdef HAVE_LIBISAL
 /* codec-isal.c: level 1 of deflate, raw with a window of 4 KiB, or as zlib's

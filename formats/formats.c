@@ -4,6 +4,7 @@
 
 extern const struct format bochs_format;
 extern const struct format cloop_format;
+extern const struct format dmg_format;
 extern const struct format qcow2_format;
 extern const struct format qcow_format;
 extern const struct format qed_format;
@@ -19,6 +20,7 @@ const struct format *const formats[] = {
 	&vmdk_format,
 	&parallels_format,
 	&bochs_format,
+	&dmg_format,
 	&cloop_format,
 	&vdi_format,
 	&raw_format,

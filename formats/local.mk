@@ -45,3 +45,6 @@ libimgcore_a_SOURCES += formats/vdi-create.c
 libimgcore_a_SOURCES += formats/vdi-parent.c
 libimgcore_a_SOURCES += formats/vmdk-write.c
 libimgcore_a_SOURCES += formats/vmdk-create.c
+libimgcore_a_SOURCES += formats/dmg.h
+libimgcore_a_SOURCES += formats/dmg.c
+libimgcore_a_SOURCES += formats/dmg-tables.c

@@ -80,6 +80,8 @@ SCRIPT_TESTS += tests/write-random.py
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
 
 SCRIPT_TESTS += tests/judge.sh
+SCRIPT_TESTS += tests/dmg.py
+TEST_FILES += tests/mkdmg.py
 SCRIPT_TESTS += tests/parallels.sh
 SCRIPT_TESTS += tests/qcow-qed.sh
 SCRIPT_TESTS += tests/formats

@@ -10,6 +10,8 @@
 
 /* A dense disk is not walked to its end before the first byte moves. */
 #define LOOK_AHEAD GiB
+/* Behind so much of nothing more of it is looked for at once. */
+#define LOOK_AHEAD_MAX (64 * TiB)
 
 /* Runs that need no work: after so many others get the plan. */
 enum { PLAN_STEPS = 1024 };
@@ -67,6 +69,7 @@ static int look(struct convert *c)
 	const struct image *img = c->a->src[c->src];
 	unsigned layers = c->a->dst_has_backing ? 1 : 0;
 	struct run run;
+	uint64_t len;
 	int ret;
 
 	if (c->at < c->run_end)
@@ -76,9 +79,11 @@ static int look(struct convert *c)
 		img = c->a->src[++c->src];
 	}
 	c->run_error = 0;
-	ret = walk_run(&img->live, c->at - c->base,
-		       min_u64(image_size(img) - (c->at - c->base),
-			       LOOK_AHEAD), layers, MAP_EXACT, &run);
+	c->ahead = min_u64(max_u64(c->ahead, LOOK_AHEAD), LOOK_AHEAD_MAX);
+	len = min_u64(image_size(img) - (c->at - c->base), c->ahead);
+	ret = walk_run(&img->live, c->at - c->base, len, layers, MAP_EXACT,
+		       &run);
+	c->ahead = !ret && run.zero && run.len == len ? 2 * c->ahead : 0;
 	if (ret)
 		return c->a->salvage ? unknown(c, img, ret) : ret;
 	if (c->a->dst_has_backing && !run.present)

@@ -80,6 +80,7 @@ struct convert {
 	uint64_t at;            /* planned up to here */
 	unsigned src;           /* the source at @at ... */
 	uint64_t base;          /* ... and where it begins */
+	uint64_t ahead;         /* how far the next look goes; 0: as usual */
 	uint64_t run_end;       /* what kind @at .. @run_end is */
 	enum piece_kind run_kind;
 	int run_error;          /* --salvage: why that is not known, or 0 */

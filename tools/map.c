@@ -9,6 +9,9 @@
 
 enum { FLUSH_AT = 64 * 1024 };
 
+/* Tables are walked once, in order: keeping more would serve nobody. */
+#define CACHE_BOUND (24 * MiB)
+
 static const struct cmd_option map_options[] = {
 	{ 'f', "format", "FMT", "format of the image (default: probe)",
 	  OPT_LONG_10 },
@@ -106,6 +109,7 @@ static int map_run(struct cmdline *cl)
 		return usage_error(cl, "Expecting one image file name");
 	if (!tool_output(cl, output, &m.output) || tool_opts_conflict(&m.how))
 		return 1;
+	cache_set_bound(CACHE_BOUND);
 	return map_file(&m, cl->operands[0]);
 }
 

@@ -138,6 +138,13 @@ enum unmap_how {
 	UNMAP_FREE,             /* contents undefined, release the space */
 };
 
+/* A page as a flush writes it: img->page bytes. */
+struct journal_page {
+	struct file *file;
+	uint64_t host;
+	const void *bytes;
+};
+
 struct format {
 	const char *name;
 	size_t priv_size;               /* bytes of image->priv, zeroed */
@@ -204,8 +211,16 @@ struct format {
 	 * cannot. */
 	int  (*grow)(struct image *img, uint64_t size, struct err *err);
 
-	/* Make one stage's pages durable as a single step (vhdx log). */
-	int  (*journal)(struct image *img, struct mpage **pages, size_t n);
+	/*
+	 * Rule 19.  Before pages of one stage are written in their place:
+	 * writes the first of them, as many as fit (*done, at least one), to
+	 * the format's journal as a step that is there as a whole or not at
+	 * all.  The engine makes that durable, writes them in place, makes
+	 * that durable too, and comes back for the rest.  One thread at a
+	 * time.  NULL: pages go to their place at once.
+	 */
+	int  (*journal)(struct image *img, const struct journal_page *pages,
+			size_t n, size_t *done);
 
 	const struct format_admin *admin;
 };
@@ -539,7 +554,8 @@ int repair_write(struct image *img, struct file *f, const void *buf,
 		 size_t len, uint64_t host);
 int repair_discard(struct image *img, struct file *f, uint64_t host,
 		   uint64_t len);
-/* What was written so far is durable before anything that follows. */
+/* What was written so far is durable before anything that follows.  Also for
+ * the marks of dirty() and clean(), and for the replay of a journal. */
 int repair_barrier(struct image *img);
 
 /* The image was found corrupt at runtime: logs once, writes become -EUCLEAN. */

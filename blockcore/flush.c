@@ -169,6 +169,51 @@ int sync_files(struct image *img)
 	return ret;
 }
 
+/* @n pages of one stage, all of them copied to the journal and durable there,
+ * become durable in their places. */
+static int write_places(struct flush *f, const struct frozen *page, size_t n,
+			bool *failed_write)
+{
+	int ret = 0;
+
+	for (size_t i = 0, k; !ret && i < n; i += k) {
+		ret = write_run(page + i, n - i, &k);
+		*failed_write = ret != 0;
+	}
+	return ret ? ret : sync_files(f->e->img);
+}
+
+/* Rule 19: the first batch of @max pages of one stage. */
+static int write_journaled(struct flush *f, const struct frozen *page,
+			   size_t max, size_t *n, bool *failed_write)
+{
+	struct image *img = f->e->img;
+	autofree struct journal_page *pages = calloc(max, sizeof(*pages));
+	int ret;
+
+	if (!pages)
+		return -ENOMEM;
+	for (size_t i = 0; i < max; i++)
+		pages[i] = (struct journal_page) {
+			page[i].pg->file, page[i].pg->host, page[i].copy,
+		};
+	ret = img->fmt->journal(img, pages, max, n);
+	*failed_write = ret != 0;
+	if (!ret)
+		ret = sync_files(img);
+	pause_point("flush:journal");
+	return ret ? ret : write_places(f, page, *n, failed_write);
+}
+
+static size_t same_stage(const struct flush *f, size_t i)
+{
+	size_t n = 1;
+
+	while (i + n < f->n && f->page[i + n].stage == f->page[i].stage)
+		n++;
+	return n;
+}
+
 /* @failed_write: the error is of a page's write, not of a sync. */
 static int write_stages(struct flush *f, bool *failed_write)
 {
@@ -184,8 +229,14 @@ static int write_stages(struct flush *f, bool *failed_write)
 				return ret;
 			pause_point("flush:stage");
 		}
-		ret = write_run(f->page + i, f->n - i, &n);
-		*failed_write = ret != 0;
+		if (f->e->img->fmt->journal) {
+			ret = write_journaled(f, f->page + i,
+					      same_stage(f, i), &n,
+					      failed_write);
+		} else {
+			ret = write_run(f->page + i, f->n - i, &n);
+			*failed_write = ret != 0;
+		}
 	}
 	return ret ? ret : sync_files(f->e->img);
 }

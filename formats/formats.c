@@ -10,6 +10,7 @@ extern const struct format qcow_format;
 extern const struct format qed_format;
 extern const struct format parallels_format;
 extern const struct format raw_format;
+extern const struct format vhdx_format;
 extern const struct format vmdk_format;
 extern const struct format vdi_format;
 
@@ -18,6 +19,7 @@ const struct format *const formats[] = {
 	&qcow_format,
 	&qed_format,
 	&vmdk_format,
+	&vhdx_format,
 	&parallels_format,
 	&bochs_format,
 	&dmg_format,

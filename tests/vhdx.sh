@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# VHDX: qemu-img and imgctl make the same images but for random numbers, read
+# what the other one wrote, and find nothing wrong with it.
+. "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
+requires qemu-img qemu-io python3
+
+truncate -s 70M a.raw
+for at in 0 9 33 69; do
+	yes "piece $at" | dd of=a.raw bs=1M seek=$at count=1 conv=notrunc \
+		iflag=fullblock status=none
+done
+
+# The file without what is random: sequence, GUIDs, checksums of headers.
+settled() {
+	python3 - "$1" "$2" <<'EOF'
+import shutil, struct, sys
+shutil.copyfile(sys.argv[1], sys.argv[2])
+with open(sys.argv[2], "r+b") as f:
+    f.seek(0x30030 + 16)
+    meta = struct.unpack("<Q", f.read(8))[0]
+    for at, n in ((0x10004, 44), (0x20004, 44), (meta + 0x10010, 16)):
+        f.seek(at)
+        f.write(bytes(n))
+EOF
+}
+
+for o in log_size=1M log_size=1500k log_size=20M,block_size=512M block_size=1M \
+	block_state_zero=off subformat=fixed \
+	subformat=fixed,block_state_zero=off,block_size=2M; do
+	for size in 0 1M 100M 2G; do
+		# QEMU cannot make a fixed one of nothing.
+		case $o$size in *fixed*2G | *fixed*off*M0) continue ;; esac
+		qemu-img create -q -f vhdx -o $o q.vhdx $size
+		imgctl create -q -f vhdx -o $o i.vhdx $size
+		settled q.vhdx q
+		settled i.vhdx i
+		assert_same i q
+	done
+	imgctl convert -O vhdx -o $o a.raw i.vhdx
+	qemu-img check -q i.vhdx
+	qemu-img compare -q -f raw -F vhdx a.raw i.vhdx
+	qemu-img convert -O vhdx -o $o a.raw q.vhdx
+	imgctl check -q q.vhdx
+	imgctl compare -q a.raw q.vhdx
+	# Each goes on where the other one stopped.
+	"$top_builddir/tests/imgio" -f vhdx -c 'write -P 7 40M 3M' q.vhdx
+	qemu-io -f vhdx -c 'write -P 7 40M 3M' i.vhdx >/dev/null
+	qemu-img check -q q.vhdx
+	imgctl check -q i.vhdx
+	imgctl compare -q i.vhdx q.vhdx
+done
+
+# 64 TiB, and what is too much.
+imgctl create -q -f vhdx -o block_size=1M big.vhdx 64T
+qemu-img check -q big.vhdx
+assert_fails imgctl create -q -f vhdx no.vhdx 65T
+assert_fails imgctl create -q -f vhdx -o block_size=3M no.vhdx 1M
+assert_fails imgctl create -q -f vhdx -o log_size=4G no.vhdx 1M

@@ -29,8 +29,8 @@ for o in log_size=1M log_size=1500k log_size=20M,block_size=512M block_size=1M \
 	block_state_zero=off subformat=fixed \
 	subformat=fixed,block_state_zero=off,block_size=2M; do
 	for size in 0 1M 100M 2G; do
-		# QEMU cannot make a fixed one of nothing.
-		case $o$size in *fixed*2G | *fixed*off*M0) continue ;; esac
+		# Of nothing QEMU makes a table that may be too large.
+		case $o$size in *fixed*2G | *512M0) continue ;; esac
 		qemu-img create -q -f vhdx -o $o q.vhdx $size
 		imgctl create -q -f vhdx -o $o i.vhdx $size
 		settled q.vhdx q

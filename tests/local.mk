@@ -72,6 +72,7 @@ SCRIPT_TESTS += tests/imgctl-map-stream.py
 SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/locks.py
 SCRIPT_TESTS += tests/man.sh
+SCRIPT_TESTS += tests/qcow2-data.sh
 SCRIPT_TESTS += tests/qcow2-dirty.sh
 SCRIPT_TESTS += tests/qcow2-enospc.sh
 SCRIPT_TESTS += tests/qcow2-hostile.py

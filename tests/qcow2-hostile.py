@@ -21,16 +21,17 @@ failures = 0
 
 
 class Image:
-    def __init__(self, unit):
+    def __init__(self, unit, options):
         self.unit = unit
         subprocess.run(['qemu-img', 'create', '-q', '-f', 'qcow2', '-o',
-                        'cluster_size=%d' % unit, 'a.qcow2',
+                        'cluster_size=%d%s' % (unit, options), 'a.qcow2',
                         str(unit * unit // 4)], check=True)
         subprocess.run(['qemu-io', '-f', 'qcow2', '-c',
                         'write 0 %d' % (8 * unit), 'a.qcow2'], check=True,
                        stdout=subprocess.DEVNULL)
-        subprocess.run(['qemu-img', 'snapshot', '-c', 's', 'a.qcow2'],
-                       check=True)
+        if 'data_file' not in options:
+            subprocess.run(['qemu-img', 'snapshot', '-c', 's', 'a.qcow2'],
+                           check=True)
         subprocess.run(['qemu-io', '-f', 'qcow2', '-c',
                         'write 0 %d' % (4 * unit), 'a.qcow2'], check=True,
                        stdout=subprocess.DEVNULL)
@@ -80,6 +81,13 @@ def cases(img):
             lambda: img.put(img.table, host)
         yield 'second block -> %s' % name, \
             lambda: img.put(img.table + 8, host)
+    for bits in 1 << 32 | 1, (1 << 64) - 1, 0, 1 << 31, 1 << 63:
+        yield 'second word %x' % bits, lambda: img.put(img.l2 + 8, bits)
+        yield 'second word %x, no host' % bits, \
+            lambda: (img.put(img.l2, 0), img.put(img.l2 + 8, bits))
+        yield 'second word %x, packed' % bits, \
+            lambda: (img.put(img.l2, PACKED | img.l2),
+                     img.put(img.l2 + 8, bits))
     yield 'no counts', lambda: img.data.__setitem__(
         slice(img.block, img.block + img.unit), bytes(img.unit))
     yield 'counts at their limit', lambda: img.data.__setitem__(
@@ -144,8 +152,11 @@ def main():
     here, n = os.getcwd(), 0
     with tempfile.TemporaryDirectory(prefix='imgfs-test.') as tmp:
         os.chdir(tmp)
-        for unit in (512, 4096, 65536):
-            img = Image(unit)
+        for unit, options in ((512, ''), (4096, ''), (65536, ''),
+                              (16384, ',extended_l2=on'),
+                              (4096, ',data_file=d.raw'),
+                              (4096, ',data_file=d.raw,data_file_raw=on')):
+            img = Image(unit, options)
             sound = bytes(img.data)
             for name, spoil in cases(img):
                 img.data[:] = sound

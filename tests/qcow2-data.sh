@@ -1,0 +1,56 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Data files of qcow2 images: found from the image's folder, then from the
+# current one; an existing one is emptied only when there is an image to use it;
+# what one program writes the other reads.
+. "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
+requires qemu-img qemu-io
+imgio=$top_builddir/tests/imgio
+
+# refused WORDS OPTIONS TARGET: the file d.raw keeps what it holds.
+refused() {
+	echo keep >d.raw
+	! "$IMGCTL" create -q -f qcow2 -o "$2" "$3" 4M 2>err ||
+		fail "$2 $3: accepted"
+	grep -q "$1" err || fail "$2 $3: $(cat err)"
+	[ "$(cat d.raw)" = keep ] || fail "$2 $3: the data file is gone"
+}
+refused 'No such file' data_file=d.raw nodir/x.qcow2
+refused 'power of two' data_file=d.raw,cluster_size=3k x.qcow2
+refused 'compatibility level' data_file=d.raw,compat=v2 x.qcow2
+refused 'Is a directory' data_file=d.raw /tmp
+refused 'No such file' data_file=nodir/d.raw x.qcow2
+[ ! -e x.qcow2 ] || fail "a target was left"
+
+mkdir sub
+for raw in on off; do
+	rm -f d.raw sub/d.raw
+	(cd sub && "$IMGCTL" create -q -f qcow2 \
+		-o data_file=d.raw,data_file_raw=$raw x.qcow2 4M)
+	printf 'write -P 5 100000 300000\nwrite -z 65536 65536\n' |
+		"$imgio" -f qcow2 -d unmap sub/x.qcow2
+	(cd sub && qemu-io -c 'write -P 7 1M 70k' -c 'write -z 0 64k' \
+		-c 'write -z -u 192k 64k' x.qcow2 >/dev/null)
+	# Ours where QEMU left zeroes as flags.
+	printf 'write -P 9 1000 3000\ndiscard 1048576 65536\n' |
+		"$imgio" -f qcow2 -d unmap sub/x.qcow2
+	(cd sub && qemu-img check -q x.qcow2 &&
+		qemu-img convert -O raw x.qcow2 theirs.raw)
+	"$IMGCTL" convert -O raw sub/x.qcow2 ours.raw
+	cmp ours.raw sub/theirs.raw || fail "raw=$raw: content"
+	[ $raw = off ] || cmp ours.raw sub/d.raw || fail "data file"
+	mv sub/d.raw .
+	"$IMGCTL" convert -O raw sub/x.qcow2 again.raw
+	cmp ours.raw again.raw || fail "from the current folder"
+done
+rm d.raw
+! "$IMGCTL" map sub/x.qcow2 2>err || fail "no data file"
+grep -q "d.raw': No such file or directory" err ||
+	fail "$(cat err)"
+"$IMGCTL" info sub/x.qcow2 >/dev/null
+
+# The image itself is no data file.
+qemu-img create -q -f qcow2 -o data_file=y.raw y.qcow2 1M
+rm y.raw
+ln y.qcow2 y.raw
+! "$IMGCTL" map y.qcow2 2>err || fail "its own data file"

@@ -93,8 +93,9 @@ static void set_nocow(int fd)
 	(void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
 }
 
-/* XFS: the unit in which space is handed to this file. */
-static void set_extent_hint(int fd, uint64_t hint)
+/* XFS: the unit in which space is handed to this file.  Who asked for it is told
+ * when a file system knows such attributes but not this one. */
+static void set_extent_hint(int fd, uint64_t hint, bool asked)
 {
 	struct fsxattr attr;
 
@@ -102,7 +103,8 @@ static void set_extent_hint(int fd, uint64_t hint)
 		return;
 	attr.fsx_xflags |= FS_XFLAG_EXTSIZE;
 	attr.fsx_extsize = (uint32_t)hint;
-	(void)ioctl(fd, FS_IOC_FSSETXATTR, &attr);
+	if (ioctl(fd, FS_IOC_FSSETXATTR, &attr) && asked && errno != ENOTTY)
+		warn("Failed to set extent size hint: %s", strerror(errno));
 }
 
 void protocol_apply(const char *path, const struct options *o)
@@ -117,5 +119,6 @@ void protocol_apply(const char *path, const struct options *o)
 	if (options_bool(o, "nocow", false))
 		set_nocow(fd);
 	if (hint)
-		set_extent_hint(fd, hint);
+		set_extent_hint(fd, hint,
+				options_has(o, "extent_size_hint"));
 }

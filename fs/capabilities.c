@@ -64,6 +64,6 @@ void session_negotiate(const struct fs_options *o, struct fuse_conn_info *conn)
 		want(conn, capabilities[i].flag, capabilities[i].on);
 	want(conn, FUSE_CAP_WRITEBACK_CACHE, o->cache == FS_CACHE_WRITEBACK);
 	conn->max_write = o->max_write;         /* F3 */
-	conn->max_read = o->max_write;
+	conn->max_read = options_max_read(o);
 	conn->time_gran = 1;
 }

@@ -88,7 +88,7 @@ void *disk_buffer(size_t len)
 	free(b->bytes);
 	b->len = 0;
 	b->bytes = NULL;
-	len = round_up(max_u64(len, FS_MAX_WRITE_DEFAULT), 4096);
+	len = round_up(max_u64(len, FS_MAX_READ), 4096);
 	if (posix_memalign(&b->bytes, 4096, len))
 		b->bytes = NULL;
 	else

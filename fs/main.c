@@ -140,7 +140,8 @@ static char *libfuse_options(const struct fs_options *o)
 	strbuf_printf(&name, "fsname=%s", o->sources[0]);
 	if (fuse_opt_add_opt_escaped(&opts, name.text))
 		abort();
-	snprintf(max_read, sizeof(max_read), "max_read=%u", o->max_write);
+	snprintf(max_read, sizeof(max_read), "max_read=%u",
+		 options_max_read(o));
 	add_flag(&opts, max_read, true);
 	add_flag(&opts, "subtype=imgfs", true);
 	add_flag(&opts, "default_permissions", true);

@@ -467,7 +467,7 @@ int fs_options_parse(struct fs_options *o, int argc, char **argv,
 		.action = FS_MOUNT,
 		.idle = FS_IDLE_DEFAULT,
 		.cache_size = FS_CACHE_SIZE_DEFAULT,
-		.max_write = FS_MAX_WRITE_DEFAULT,
+		.max_write = FS_MAX_WRITE_LIMIT,
 	};
 	rc = arguments_parse(o, argc, argv, err);
 	if (rc || o->action != FS_MOUNT)

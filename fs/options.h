@@ -25,7 +25,7 @@ enum fs_action { FS_MOUNT, FS_HELP, FS_VERSION };
 
 enum {
 	FS_IDLE_DEFAULT      = 5,               /* seconds */
-	FS_MAX_WRITE_DEFAULT = 256 << 10,       /* F3 */
+	FS_MAX_READ          = 256 << 10,       /* F3: larger buffers are cold */
 	FS_MAX_WRITE_LIMIT   = 1 << 20,
 	FS_THREADS_LIMIT     = 1000,
 };
@@ -51,7 +51,7 @@ struct fs_options {
 	bool idle_given;        /* a single image: close it when idle */
 	unsigned idle;          /* seconds */
 	uint64_t cache_size;    /* bytes, for cache_set_bound() */
-	uint32_t max_write;     /* bytes, also max_read (F3) */
+	uint32_t max_write;     /* bytes (F3) */
 	unsigned threads;       /* 0: as F4 says */
 
 	bool has_uid, has_gid, has_umask;
@@ -71,6 +71,12 @@ struct fs_options {
 	char *context;          /* SELinux options as given, or NULL */
 	char *log;              /* a file, or NULL: syslog / stderr */
 };
+
+/* The longest read that the kernel may ask for. */
+static inline uint32_t options_max_read(const struct fs_options *o)
+{
+	return o->max_write < FS_MAX_READ ? o->max_write : FS_MAX_READ;
+}
 
 /*
  * Parses the whole command line; both orders of mount(8) and of our own usage

@@ -68,7 +68,8 @@ static void defaults(void **state)
 	assert_true(!o.foreground && !o.debug && !o.has_uid && !o.has_umask);
 	assert_int_equal(o.idle, 5);
 	assert_int_equal(o.cache_size, 256 * MiB);
-	assert_int_equal(o.max_write, 256 * KiB);
+	assert_int_equal(o.max_write, 1 * MiB);
+	assert_int_equal(options_max_read(&o), 256 * KiB);
 	assert_int_equal(o.threads, 0);
 	assert_int_equal(o.cache, FS_CACHE_DEFAULT);
 }
@@ -87,6 +88,7 @@ static void every_option(void **state)
 	assert_int_equal(o.cache, FS_CACHE_NONE);
 	assert_int_equal(o.cache_size, 3 * MiB / 2);
 	assert_int_equal(o.max_write, 128 * KiB);
+	assert_int_equal(options_max_read(&o), 128 * KiB);
 	assert_int_equal(o.threads, 3);
 	assert_int_equal(o.nr_allow_path, 2);
 	assert_string_equal(o.allow_path[0], "/a,b");

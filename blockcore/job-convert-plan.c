@@ -126,7 +126,8 @@ static uint64_t request_len(const struct convert *c, const struct batch *b)
 	if (c->run_kind == PIECE_COPY)
 		return b->used ? 0 : len;
 	len = min_u64(len, CONVERT_REQUEST);
-	if (c->run_kind == PIECE_DATA && len > c->batch_bytes - b->used)
+	if (c->run_kind == PIECE_DATA && b->used &&
+	    len > CONVERT_SCATTERED - min_u64(b->used, CONVERT_SCATTERED))
 		return 0;
 	return len;
 }

@@ -19,6 +19,9 @@ enum {
 	CONVERT_REQUEST = 2 << 20,
 	CONVERT_PIECES = 64,
 	CONVERT_ROUND = 4096,   /* pieces in a buffer; O_DIRECT likes it */
+	/* Scattered data: a batch of several pieces holds no more, so that
+	 * the rest of its buffer is never touched. */
+	CONVERT_SCATTERED = 512 << 10,
 	/* Guest bytes that one batch encodes at least. */
 	CONVERT_PACK = 64 << 10,
 };
@@ -51,6 +54,7 @@ struct batch {
 	size_t used;            /* bytes of @buf */
 	uint64_t end;           /* guest offset behind the batch */
 	unsigned char *buf;     /* page-aligned */
+	bool huge;              /* @buf may be a huge page */
 	unsigned char *packed;  /* -c: as large as @buf */
 	uint64_t *zero;         /* a bit for each block that was read */
 	size_t bits;

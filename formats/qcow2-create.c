@@ -599,7 +599,8 @@ static int make(struct maker *m, struct err *err)
 }
 
 /* The data file keeps what it holds until there is an image to use it. */
-static int make_both(struct maker *m, struct err *err)
+static int make_both(struct maker *m, const struct options *o,
+		     struct err *err)
 {
 	struct file *data;
 	bool created;
@@ -609,8 +610,8 @@ static int make_both(struct maker *m, struct err *err)
 		return ret;
 	ret = make(m, err);
 	if (!ret)
-		ret = qcow2_data_empty(data, m->p->size, m->p->data_prealloc,
-				       err);
+		ret = qcow2_data_empty(data, m->p->data_file, o, m->p->size,
+				       m->p->data_prealloc, err);
 	if (ret && created)
 		unlink(m->p->data_file);
 	file_unref(data);
@@ -634,7 +635,7 @@ static int qcow2_create(struct file *f, const struct options *o, uint64_t size,
 		return -ENOMEM;
 	ret = layout_init(&m.l, f, p.cluster_bits, p.refcount_order);
 	if (!ret)
-		ret = p.data_file ? make_both(&m, err) : make(&m, err);
+		ret = p.data_file ? make_both(&m, o, err) : make(&m, err);
 	layout_free(&m.l);
 	return ret;
 }

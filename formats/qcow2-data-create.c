@@ -71,8 +71,9 @@ static int device_empty(struct file *f, uint64_t size, struct err *err)
 	return ret ? err_errno(err, ret, "Could not clear the data file") : 0;
 }
 
-int qcow2_data_empty(struct file *f, uint64_t size, enum preallocation mode,
-		     struct err *err)
+int qcow2_data_empty(struct file *f, const char *name,
+		     const struct options *o, uint64_t size,
+		     enum preallocation mode, struct err *err)
 {
 	struct stat st;
 	int ret = file_stat(f, &st);
@@ -81,8 +82,10 @@ int qcow2_data_empty(struct file *f, uint64_t size, enum preallocation mode,
 		return device_empty(f, size, err);
 	if (!ret)
 		ret = file_truncate(f, 0);
-	if (!ret)
+	if (!ret) {
+		protocol_apply(name, o);
 		ret = file_truncate(f, size);
+	}
 	if (ret)
 		return err_errno(err, ret, "Could not resize the data file");
 	ret = preallocate(f, 0, size, mode, err);

@@ -481,9 +481,10 @@ int qcow2_data_check(const char *name, struct err *err);
 /* Opens and locks it; empties nothing.  *@created: it was not there. */
 int qcow2_data_target(const char *name, struct file **f, bool *created,
 		      struct err *err);
-/* Zeroes, @size of them, in place of what it held. */
-int qcow2_data_empty(struct file *f, uint64_t size, enum preallocation mode,
-		     struct err *err);
+/* Zeroes, @size of them, in place of what it held; with nocow as @o says. */
+int qcow2_data_empty(struct file *f, const char *name,
+		     const struct options *o, uint64_t size,
+		     enum preallocation mode, struct err *err);
 
 /* ---- qcow2-snapshot.c ---------------------------------------------------- */
 

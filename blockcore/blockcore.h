@@ -609,6 +609,8 @@ void log_line(const char *fmt, ...) printf_like(1, 2);
 /* Lines about an image name it (default), or only its format: where the user
  * knows which image it is, as with qemu-img. */
 extern bool log_names;
+/* Probing finds what QEMU's finds and nothing else: fixed VHDs are raw. */
+extern bool probe_as_qemu;
 /*
  * Called at named points, so that tests can stop a thread there.
  * IMGFS_PAUSE=point:fifo[,point:fifo...]: each entry makes one thread, the first

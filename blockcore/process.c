@@ -33,6 +33,7 @@ void log_set(void (*fn)(void *data, const char *line), void *data)
 }
 
 bool log_names = true;
+bool probe_as_qemu;
 
 void log_line(const char *fmt, ...)
 {

@@ -13,6 +13,7 @@ extern const struct format raw_format;
 extern const struct format vhdx_format;
 extern const struct format vmdk_format;
 extern const struct format vdi_format;
+extern const struct format vpc_format;
 
 const struct format *const formats[] = {
 	&qcow2_format,
@@ -25,6 +26,7 @@ const struct format *const formats[] = {
 	&dmg_format,
 	&cloop_format,
 	&vdi_format,
+	&vpc_format,
 	&raw_format,
 	NULL,
 };

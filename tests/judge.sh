@@ -38,6 +38,7 @@ crashes --format qcow --cluster 4096
 crashes --format vdi --cluster 1048576
 crashes --format vmdk
 crashes --format vmdk --create zeroed_grain=on
+crashes --format vpc --cluster 2097152 --size 31457280
 echo "$total crashes, 0 failures"
 
 # caught SWITCH OPTION...: one of 100 seeds fails without it.
@@ -53,3 +54,4 @@ caught quarantine
 caught gate
 caught sticky --lost-write
 caught stages --format vdi --cluster 1048576 --ops 25
+caught stages --format vpc --cluster 2097152 --ops 25

@@ -115,6 +115,7 @@ int main(int argc, char **argv)
 
 	prog_set_name(argc > 0 ? argv[0] : "imgctl");
 	log_names = false;
+	probe_as_qemu = prog_is_qemu_img();
 	log_set(log_stderr, NULL);
 	warn_set(warn_stderr);
 	cmdline_init(&top, NULL, argc, argv);

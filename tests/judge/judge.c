@@ -235,7 +235,8 @@ static bool complain(const char *what, int rc)
 /*
  * What may be wrong until the image is opened for writing.  VDI: blocks that
  * were counted and have no entry, the count being ahead of them (vdi.md, "Order
- * of the two updates").  Parallels: the mark that it is in use.
+ * of the two updates").  VPC: the file has grown and its end has no copy of the
+ * footer; the one in front is good.  Parallels: the mark that it is in use.
  */
 static bool is_expected(void)
 {
@@ -243,6 +244,9 @@ static bool is_expected(void)
 		return !sh("awk '!/^ERROR/ { next }"
 			   " !/^ERROR: allocated blocks mismatch, is / { exit 1 }"
 			   " { exit $6 + 0 > $9 + 0 }' '%s/check'", opt.dir);
+	if (!strcmp(opt.format, "vpc"))
+		return sh("grep '^ERROR' '%s/check' | grep -qv"
+			  " 'no footer at the end of the file'", opt.dir);
 	return !strcmp(opt.format, "parallels") &&
 	       sh("grep '^ERROR' '%s/check' | grep -qv"
 		  " 'image was not closed correctly'", opt.dir);

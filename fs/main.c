@@ -8,6 +8,7 @@
 #include "fsmain.h"
 #include "session.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -115,6 +116,8 @@ static void leave_folder(const struct fs_options *o)
 static void process_prepare(const struct fs_options *o)
 {
 	raise_nofile();
+	/* A limit of file sizes is EFBIG for who writes, not our end. */
+	signal(SIGXFSZ, SIG_IGN);
 	/* F28: no help against every deadlock, and not for users. */
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	cache_set_bound(o->cache_size);

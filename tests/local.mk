@@ -117,6 +117,7 @@ SCRIPT_TESTS += tests/mount-share.sh
 SCRIPT_TESTS += tests/mount-slow-open.sh
 SCRIPT_TESTS += tests/mount-thousand.sh
 SCRIPT_TESTS += tests/mount-write-lock.sh
+SCRIPT_TESTS += tests/outlive.sh
 SCRIPT_TESTS += tests/mount-flush-timer.sh
 SCRIPT_TESTS += tests/mount-partition-pages.sh
 SCRIPT_TESTS += tests/mount-refused.sh

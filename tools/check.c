@@ -151,6 +151,7 @@ static int check_file(const struct check *ck, const char *name)
 /* -r: 0, or the exit code of a usage error. */
 static int take_repair(struct cmdline *cl, struct check *ck, const char *arg)
 {
+	stdout_outlive();
 	ck->how.flags |= IMAGE_RDWR | IMAGE_REPAIR;
 	ck->fix = CHECK_FIX_LEAKS;
 	if (!strcmp(arg, "leaks"))

@@ -372,6 +372,7 @@ static int convert_run_cmd(struct cmdline *cl)
 	};
 	int rc;
 
+	stdout_outlive();
 	if (!c.lists)
 		BUG("out of memory");
 	cache_set_bound(CACHE_BOUND);

@@ -133,6 +133,7 @@ static int create_cmd_run(struct cmdline *cl)
 	const char *arg;
 	int id, rc = 1;
 
+	stdout_outlive();
 	if (!lists)
 		BUG("out of memory");
 	c.req.data = &c;

@@ -7,6 +7,10 @@
  */
 #include "tools.h"
 
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
 const struct command *const commands[] = {
 	&cmd_check,
 	&cmd_compare,
@@ -94,18 +98,28 @@ static int main_run(struct cmdline *top)
 	return command_find(top);
 }
 
-/* A full disk or a closed pipe below stdout is a failure. */
+/* A pipe or socket whose other end has been closed. */
+static bool stdout_unread(void)
+{
+	struct pollfd p = { .fd = STDOUT_FILENO, .events = POLLOUT };
+
+	return poll(&p, 1, 0) == 1 && p.revents & (POLLERR | POLLHUP);
+}
+
+/* A full disk below stdout is a failure; that nobody reads any more is none:
+ * it ends who has nothing else to do (see stdout_outlive()). */
 static int stdout_close(int rc)
 {
-	bool bad = ferror(stdout);
+	bool unread = stdout_unread(), bad = ferror(stdout);
+	int error = fclose(stdout) ? errno : 0;
 
-	if (fclose(stdout) || bad) {
-		if (errno != EPIPE)
-			say_error("Could not write the output: %s",
-				  strerror(errno));
-		return rc ? rc : 1;
-	}
-	return rc;
+	if (unread || (!error && !bad))
+		return rc;
+	if (error)
+		say_error("Could not write the output: %s", strerror(error));
+	else    /* an earlier write failed, of what is forgotten */
+		say_error("Could not write the output");
+	return rc ? rc : 1;
 }
 
 int main(int argc, char **argv)
@@ -113,6 +127,8 @@ int main(int argc, char **argv)
 	struct cmdline top;
 	int rc;
 
+	/* A limit of file sizes is an error of the write: EFBIG. */
+	signal(SIGXFSZ, SIG_IGN);
 	prog_set_name(argc > 0 ? argv[0] : "imgctl");
 	log_names = false;
 	probe_as_qemu = prog_is_qemu_img();

@@ -6,6 +6,7 @@
 #include "tools.h"
 
 #include <inttypes.h>
+#include <signal.h>
 
 static const char *name = "imgctl";
 
@@ -25,6 +26,11 @@ const char *prog_name(void)
 bool prog_is_qemu_img(void)
 {
 	return !strcmp(name, "qemu-img");
+}
+
+void stdout_outlive(void)
+{
+	signal(SIGPIPE, SIG_IGN);
 }
 
 void say_error(const char *fmt, ...)

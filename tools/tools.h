@@ -23,6 +23,9 @@ const char *prog_name(void);
 bool prog_is_qemu_img(void);
 void prog_set_name(const char *argv0);
 
+/* A command that changes an image goes on when its reader has gone. */
+void stdout_outlive(void);
+
 /* "imgctl: TEXT\n" on stderr. */
 void say_error(const char *fmt, ...) printf_like(1, 2);
 /* The sentence of @err behind "imgctl: ", then its hint as it is. */

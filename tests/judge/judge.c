@@ -133,6 +133,11 @@ static void create(const char *name)
 	must(sh("qemu-img create -q -f %s %s%s '%s/%s' %" PRIu64, opt.format,
 		o.len ? "-o " : "", o.len ? o.text + 1 : "", opt.dir, name,
 		opt.size), "qemu-img create");
+	/* Half of it are flags in L2, which QEMU leaves and we do not. */
+	if (opt.data)
+		must(sh("qemu-io -c 'write -z 0 %" PRIu64 "' '%s/%s'"
+			" >/dev/null", opt.cluster * 20, opt.dir, name),
+		     "qemu-io");
 	if (opt.data)
 		must(sh("mv '%s/data' '%s/data-template'", opt.dir, opt.dir),
 		     "mv");

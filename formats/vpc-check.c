@@ -15,7 +15,9 @@ struct scan {
 	bool fix;
 	uint64_t first;         /* host offset where blocks may begin */
 	uint64_t end;           /* ... and where they end */
-	unsigned char *used;    /* a bit per sector where a block begins */
+	uint64_t buckets;
+	uint32_t *starts;       /* of each stretch as long as a block: the
+				 * sector where one begins, or 0 */
 };
 
 static void fault(struct scan *s, const char *what, uint64_t n)
@@ -27,25 +29,17 @@ static void fault(struct scan *s, const char *what, uint64_t n)
 		s->res->corruptions++;
 }
 
-static bool begins_here(const struct scan *s, uint64_t sector)
-{
-	return s->used[sector / 8] >> sector % 8 & 1;
-}
-
-/* Does another block lie over [at, at + stride)? */
+/* Does another block lie over the one at @at?  Two that begin in one stretch
+ * always do. */
 static bool is_taken(const struct scan *s, uint64_t at, uint64_t stride)
 {
-	uint64_t sectors = stride / SECTOR_SIZE, e = at / SECTOR_SIZE;
-	uint64_t from = e >= sectors ? e - sectors + 1 : 0;
-	uint64_t last = min_u64(e + sectors, s->end / SECTOR_SIZE + 1);
+	uint64_t i = at / stride, e = at / SECTOR_SIZE;
+	uint64_t sectors = stride / SECTOR_SIZE;
 
-	for (uint64_t i = from; i < last; i++) {
-		if (!(i % 8) && !s->used[i / 8])
-			i += 7;
-		else if (begins_here(s, i))
-			return true;
-	}
-	return false;
+	return s->starts[i] ||
+	       (i && s->starts[i - 1] && s->starts[i - 1] + sectors > e) ||
+	       (i + 1 < s->buckets && s->starts[i + 1] &&
+		s->starts[i + 1] < e + sectors);
 }
 
 /* A copy of its own for a block that another one lies over. */
@@ -92,7 +86,7 @@ static int look_at_entry(struct image *img, struct scan *s, uint64_t i,
 		fault(s, "a block lies over another one", i);
 		return s->fix ? separate(img, s, entry) : 0;
 	}
-	s->used[e / 8] |= (unsigned char)(1u << e % 8);
+	s->starts[at / stride] = e;
 	return 0;
 }
 
@@ -166,15 +160,16 @@ static int run(struct image *img, struct scan *s)
 {
 	struct vpc *v = vpc_of(img);
 	uint64_t size;
-	autofree unsigned char *used = NULL;
+	autofree uint32_t *starts = NULL;
 	int ret = file_size(img->file, &size);
 
 	if (ret || v->fixed)
 		return ret;
 	s->end = min_u64(size, (uint64_t)VPC_FREE * SECTOR_SIZE);
 	s->first = round_up(v->table + 4 * (uint64_t)v->entries, SECTOR_SIZE);
-	used = s->used = calloc(1, s->end / SECTOR_SIZE / 8 + 2);
-	if (!used)
+	s->buckets = s->end / vpc_stride(img) + 1;
+	starts = s->starts = calloc(s->buckets, sizeof(*starts));
+	if (!starts)
 		return -ENOMEM;
 	s->res->total_clusters = v->entries;
 	ret = look_at_header(img, s);

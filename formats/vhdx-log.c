@@ -47,7 +47,7 @@ struct scan {
 	struct entry *e;
 	size_t n, room;
 	struct vhdx_patches *out;
-	size_t zeroes;
+	size_t zeroes, heads;
 };
 
 /* An entry that is being read. */
@@ -192,6 +192,7 @@ static int read_entry(struct scan *s, uint64_t pos, struct entry *e)
 
 	if (ret || !head_good(&r, buf))
 		return ret;
+	s->heads++;
 	crc = le32_at(buf + L_CRC);
 	if (s->out) {
 		s->out->flushed = le64_at(buf + L_FLUSHED);
@@ -321,7 +322,9 @@ int vhdx_log_read(struct file *f, const struct vhdx *v,
 	struct scan s = { .f = f, .v = v };
 	int ret = find_entries(&s);
 
-	if (!ret)
+	/* QEMU names the log first: a crash may come before its first entry
+	 * is whole, and then nothing was changed by it. */
+	if (!ret && (s.n || s.heads > 1))
 		ret = take_patches(&s, out);
 	free(s.e);
 	if (ret) {
@@ -390,6 +393,22 @@ static int write_entry(struct image *img, const unsigned char *entry,
 	return ret;
 }
 
+/* Headers that name a log in which there is no entry are a corrupt image: the
+ * first entry is durable before them. */
+static int log_begin(struct image *img)
+{
+	struct vhdx *v = vhdx_of(img);
+	unsigned char h[VHDX_SECTOR];
+	int ret;
+
+	if (!vhdx_guid_null(v->header + H_LOG_GUID))
+		return 0;
+	memcpy(h, v->header, sizeof(h));
+	memcpy(h + H_LOG_GUID, v->log_guid, 16);
+	ret = repair_barrier(img);
+	return ret ? ret : vhdx_headers_write(img, h);
+}
+
 /* How many pages one entry takes. */
 static size_t room(const struct vhdx *v)
 {
@@ -418,7 +437,7 @@ int vhdx_journal(struct image *img, const struct journal_page *pages,
 	le32_put(entry + L_TAIL, (uint32_t)v->log_pos);
 	le64_put(entry + L_SEQ, v->log_seq);
 	le32_put(entry + L_COUNT, (uint32_t)n);
-	memcpy(entry + L_GUID, v->header + H_LOG_GUID, 16);
+	memcpy(entry + L_GUID, v->log_guid, 16);
 	size = min_u64(size, max_u64(blocks_end(img, pages, n), MiB));
 	le64_put(entry + L_FLUSHED, size);
 	le64_put(entry + L_LAST, size);
@@ -426,6 +445,8 @@ int vhdx_journal(struct image *img, const struct journal_page *pages,
 		put_page(entry, i, n, v->log_seq, &pages[i]);
 	vhdx_seal(entry, len);
 	ret = write_entry(img, entry, len);
+	if (!ret)
+		ret = log_begin(img);
 	if (ret)
 		return ret;
 	v->log_pos = (v->log_pos + len) % v->log_len;

@@ -128,8 +128,7 @@ int vhdx_header_write(struct image *img, const unsigned char *h)
 	return 0;
 }
 
-/* Twice: then both say the same. */
-static int headers_write(struct image *img, const unsigned char *h)
+int vhdx_headers_write(struct image *img, const unsigned char *h)
 {
 	int ret = vhdx_header_write(img, h);
 
@@ -141,7 +140,7 @@ static int headers_write(struct image *img, const unsigned char *h)
 }
 
 /* Rule 12.  A new number for the log, too: what earlier ones left there is none
- * of ours. */
+ * of ours.  It gets into the headers when there is an entry. */
 static int vhdx_dirty(struct image *img)
 {
 	struct vhdx *v = vhdx_of(img);
@@ -150,10 +149,10 @@ static int vhdx_dirty(struct image *img)
 	memcpy(h, v->header, sizeof(h));
 	vhdx_guid_new(h + H_FILE_GUID);
 	vhdx_guid_new(h + H_DATA_GUID);
-	vhdx_guid_new(h + H_LOG_GUID);
+	vhdx_guid_new(v->log_guid);
 	v->log_pos = 0;
 	v->log_seq = 1;
-	return headers_write(img, h);
+	return vhdx_headers_write(img, h);
 }
 
 static int vhdx_clean(struct image *img)
@@ -162,7 +161,7 @@ static int vhdx_clean(struct image *img)
 
 	memcpy(h, vhdx_of(img)->header, sizeof(h));
 	memset(h + H_LOG_GUID, 0, 16);
-	return headers_write(img, h);
+	return vhdx_headers_write(img, h);
 }
 
 /* ---- the log of somebody who did not finish ------------------------------ */

@@ -84,6 +84,7 @@ struct vhdx {
 
 	/* The log as we write it: one flush at a time. */
 	uint64_t log_pos, log_seq;
+	unsigned char log_guid[16];
 };
 
 static inline struct vhdx *vhdx_of(const struct image *img)
@@ -110,6 +111,8 @@ void vhdx_seal(unsigned char *buf, size_t len);
 bool vhdx_sealed(const unsigned char *buf, size_t len);
 /* @h becomes the current header, with the next number; durable on return. */
 int vhdx_header_write(struct image *img, const unsigned char *h);
+/* Twice: then both say the same. */
+int vhdx_headers_write(struct image *img, const unsigned char *h);
 /* A block may lie there: behind the header, on none of the regions. */
 bool vhdx_may_lie(const struct vhdx *v, uint64_t host, uint64_t len);
 
@@ -129,7 +132,8 @@ struct vhdx_patches {
 	uint64_t flushed, last; /* file sizes */
 };
 
-/* The active sequence of the log.  -EINVAL: there is none. */
+/* The active sequence of the log; -EINVAL: there is none.  No patches: nothing
+ * was ever logged. */
 int vhdx_log_read(struct file *f, const struct vhdx *v,
 		  struct vhdx_patches *out);
 /* The 4 KiB that data patch @p puts into the file. */

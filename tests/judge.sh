@@ -36,6 +36,7 @@ crashes --cluster 65536 --create extended_l2=on --data raw
 crashes --cluster 65536 --lost-write
 crashes --format qcow --cluster 4096
 crashes --format vdi --cluster 1048576
+crashes --format vhdx --create block_size=1M --cluster 1048576
 crashes --format vmdk
 crashes --format vmdk --create zeroed_grain=on
 crashes --format vpc --cluster 2097152 --size 31457280

@@ -89,6 +89,7 @@ SCRIPT_TESTS += tests/qcow-qed.sh
 SCRIPT_TESTS += tests/formats
 SCRIPT_TESTS += tests/vhdx.sh
 SCRIPT_TESTS += tests/vhdx-log.sh
+SCRIPT_TESTS += tests/vhdx-parent.sh
 SCRIPT_TESTS += tests/vdi.sh
 SCRIPT_TESTS += tests/vdi-check.sh
 SCRIPT_TESTS += tests/vdi-parent.sh

@@ -57,3 +57,16 @@ qemu-img check -q big.vhdx
 assert_fails imgctl create -q -f vhdx no.vhdx 65T
 assert_fails imgctl create -q -f vhdx -o block_size=3M no.vhdx 1M
 assert_fails imgctl create -q -f vhdx -o log_size=4G no.vhdx 1M
+
+# Under the mount.
+imgctl convert -O vhdx a.raw m.vhdx
+mount_img -o rw m.vhdx mnt
+cmp mnt/disk a.raw
+head -c 2M /dev/zero | tr '\0' '\5' >piece
+for f in a.raw mnt/disk; do
+	dd if=piece of=$f bs=1M seek=50 conv=notrunc,fsync status=none
+done
+cmp mnt/disk a.raw
+umount_img mnt
+qemu-img check -q m.vhdx
+qemu-img compare -q -f raw -F vhdx a.raw m.vhdx

@@ -43,6 +43,7 @@ libimgcore_a_SOURCES += formats/vdi.c
 libimgcore_a_SOURCES += formats/vdi-check.c
 libimgcore_a_SOURCES += formats/vdi-create.c
 libimgcore_a_SOURCES += formats/vdi-parent.c
+libimgcore_a_SOURCES += formats/vmdk-check.c
 libimgcore_a_SOURCES += formats/vmdk-write.c
 libimgcore_a_SOURCES += formats/vmdk-create.c
 libimgcore_a_SOURCES += formats/dmg.h

@@ -222,7 +222,7 @@ static int table_of(struct image *img, const struct vmdk_extent *x,
 	return -EIO;
 }
 
-static enum extent_kind kind_of(const struct vmdk_extent *x, uint32_t gte)
+enum extent_kind vmdk_kind_of(const struct vmdk_extent *x, uint32_t gte)
 {
 	if (!gte)
 		return EXT_HOLE;
@@ -236,12 +236,12 @@ static uint64_t run_of(const struct vmdk_extent *x, const unsigned char *buf,
 		       uint64_t max)
 {
 	uint32_t first = le32_at(buf);
-	enum extent_kind kind = kind_of(x, first);
+	enum extent_kind kind = vmdk_kind_of(x, first);
 	uint64_t step = kind == EXT_DATA ? x->grain / SECTOR_SIZE : 0, n = 1;
 
 	if (kind == EXT_PACKED)
 		return 1;
-	while (n < max && kind_of(x, le32_at(buf + 4 * n)) == kind &&
+	while (n < max && vmdk_kind_of(x, le32_at(buf + 4 * n)) == kind &&
 	       le32_at(buf + 4 * n) == first + n * step)
 		n++;
 	return n;
@@ -287,7 +287,7 @@ static int map_grains(struct image *img, const struct vmdk_extent *x,
 
 	if (ret)
 		return ret;
-	ext->kind = kind_of(x, le32_at(buf));
+	ext->kind = vmdk_kind_of(x, le32_at(buf));
 	ext->len = min_u64(len, run_of(x, buf, max) * x->grain - skip);
 	if (ext->kind != EXT_DATA && ext->kind != EXT_PACKED)
 		return 0;
@@ -317,68 +317,4 @@ int vmdk_sparse_map(struct image *img, const struct vmdk_extent *x,
 	ext->kind = EXT_HOLE;
 	ext->len = min_u64(len, run * x->grain - in % x->grain);
 	return 0;
-}
-
-/* ---- check --------------------------------------------------------------- */
-
-static void check_grain(const struct vmdk_extent *x, uint32_t gte, uint64_t g,
-			struct check_result *res)
-{
-	if ((uint64_t)gte * SECTOR_SIZE < x->file_end)
-		return;
-	check_say(res, "ERROR: cluster offset for sector %" PRIu64 " points"
-		  " after EOF", (x->start + g * x->grain) / SECTOR_SIZE);
-	res->corruptions++;
-}
-
-static int check_table(struct image *img, const struct vmdk_extent *x,
-		       uint64_t index, uint64_t table,
-		       struct check_result *res)
-{
-	autofree unsigned char *buf = malloc(4 * x->gtes);
-	uint64_t first = index * x->gtes;
-	int ret;
-
-	if (!buf)
-		return -ENOMEM;
-	if (!range_within(table, 4 * x->gtes, x->file_end)) {
-		check_say(res, "ERROR: grain table %" PRIu64 " points after"
-			  " EOF", index);
-		res->corruptions++;
-		return 0;
-	}
-	ret = meta_read(img, x->file, buf, 4 * x->gtes, table);
-	for (uint64_t i = 0; !ret && i < x->gtes; i++) {
-		uint32_t gte = le32_at(buf + 4 * i);
-		enum extent_kind kind = kind_of(x, gte);
-
-		if ((first + i) * x->grain < x->size &&
-		    (kind == EXT_DATA || kind == EXT_PACKED))
-			check_grain(x, gte, first + i, res);
-	}
-	return ret;
-}
-
-int vmdk_sparse_check(struct image *img, const struct vmdk_extent *x,
-		      struct check_result *res)
-{
-	uint64_t nr = div_up(x->size, x->gtes * x->grain);
-	uint32_t last = 0;
-	int ret = 0;
-
-	for (uint64_t i = 0; !ret && i < nr; i++) {
-		unsigned char gde[4];
-		uint32_t table;
-
-		if (res->cancel && atomic_load(res->cancel))
-			return -EINTR;
-		ret = meta_peek(img, x->file, gde, sizeof(gde), x->gd + 4 * i);
-		table = le32_at(gde);
-		/* A table that all entries share is looked at once. */
-		if (!ret && table && table != last)
-			ret = check_table(img, x, i,
-					  (uint64_t)table * SECTOR_SIZE, res);
-		last = table;
-	}
-	return ret;
 }

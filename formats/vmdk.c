@@ -293,7 +293,7 @@ static int vmdk_map(const struct view *view, uint64_t off, uint64_t len,
 	return ret;
 }
 
-/* ---- info, check --------------------------------------------------------- */
+/* ---- info ---------------------------------------------------------------- */
 
 static struct json *extent_json(const struct image *img,
 				const struct vmdk_extent *x)
@@ -333,23 +333,13 @@ static int vmdk_info(struct image *img, struct image_info *info,
 	return 0;
 }
 
-static int vmdk_check(struct image *img, struct check_result *res)
-{
-	const struct vmdk *v = vmdk_of(img);
-	int ret = 0;
-
-	for (unsigned i = 0; !ret && i < v->nr; i++)
-		if (v->extents[i].store == VMDK_SPARSE)
-			ret = vmdk_sparse_check(img, &v->extents[i], res);
-	return ret;
-}
-
 static const struct format_admin vmdk_admin = {
 	.create_options = vmdk_create_options,
 	.create_check = vmdk_create_check,
 	.create = vmdk_create,
 	.info = vmdk_info,
 	.check = vmdk_check,
+	.repair = vmdk_repair,
 };
 
 const struct format vmdk_format = {

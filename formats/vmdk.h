@@ -74,8 +74,7 @@ int vmdk_sparse_map(struct image *img, const struct vmdk_extent *x,
 /* The table that entry @index of the directory at @gd leads to; 0: none. */
 int vmdk_table_at(struct image *img, const struct vmdk_extent *x, uint64_t gd,
 		  uint64_t index, uint64_t *table);
-int vmdk_sparse_check(struct image *img, const struct vmdk_extent *x,
-		      struct check_result *res);
+enum extent_kind vmdk_kind_of(const struct vmdk_extent *x, uint32_t gte);
 /* Where the descriptor is inside of a KDMV file: bytes. */
 int vmdk_embedded(struct file *f, uint64_t *offset, uint64_t *len,
 		  struct err *err);
@@ -92,6 +91,11 @@ void vmdk_commit(struct image *img, const struct reserve *res);
 void vmdk_abort(struct image *img, const struct reserve *res);
 int vmdk_unmap(struct image *img, uint64_t off, uint64_t len,
 	       enum unmap_how how, uint64_t *done);
+
+/* ---- vmdk-check.c ---- */
+
+int vmdk_check(struct image *img, struct check_result *res);
+int vmdk_repair(struct image *img, unsigned fix, struct check_result *res);
 
 /* ---- vmdk-create.c ---- */
 

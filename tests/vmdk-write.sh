@@ -145,3 +145,31 @@ qemu-io -c 'read -P 1 0 1M' -c 'read -P 0 1M 1M' -c 'read -P 7 2M 1000' \
 sed 's/^RW/RDONLY/' twoGbMaxExtentSparse.vmdk >ro.vmdk
 assert_fails "$top_builddir/tests/imgio" -c 'write 0 4096' ro.vmdk
 assert_contains "$(cat err)" "read-only"
+
+# Second tables, and entries that lead nowhere, are found and put right.
+imgctl convert -O vmdk a.raw good.vmdk
+damage() { # PYTHON
+	python3 - "$1" <<-'END'
+		import struct, sys
+		d = bytearray(open('good.vmdk', 'rb').read())
+		rgd, gd = (512 * n for n in struct.unpack_from('<QQ', d, 48))
+		gt, rgt = (512 * struct.unpack_from('<I', d, n)[0]
+		           for n in (gd, rgd))
+		def put(at, n):
+		    struct.pack_into('<I', d, at, n)
+		exec(sys.argv[1])
+		open('bad.vmdk', 'wb').write(d)
+	END
+	assert_rc 2 imgctl check bad.vmdk
+	assert_rc 0 imgctl check -r all bad.vmdk
+	assert_rc 0 imgctl check bad.vmdk
+	qemu-img check -q bad.vmdk
+	imgctl compare -q a.raw bad.vmdk
+	qemu-img compare -q a.raw bad.vmdk
+}
+damage 'put(rgt + 64, 77)'
+damage 'put(rgd, 0x7fffffff)'
+damage 'put(rgd, 0)'
+damage 'put(gd, 0x7fffffff)'
+damage 'put(gt + 64, 0x7ffffff0)'
+damage 'put(gt + 4 * 20, 0x7ffffff0); put(rgt + 4 * 16, 0)'

@@ -43,7 +43,7 @@ static void map_release(struct handle *h)
 {
 	struct map_handle *mh = map_handle(h);
 
-	strbuf_free(&mh->text);
+	text_free(&mh->text);
 	if (mh->has_image)
 		mimage_put(h->node->m, MIMAGE_READ);
 }

@@ -25,14 +25,27 @@ int text_open(struct node *n, struct fuse_file_info *fi, struct handle **h)
 	return 0;
 }
 
+/* A reply is seen before the call that sends it returns: who got it may close
+ * the file while the text is still looked at. */
+static pthread_mutex_t replying = PTHREAD_MUTEX_INITIALIZER;
+
+void text_free(struct strbuf *text)
+{
+	with_lock(&replying);
+
+	strbuf_free(text);
+}
+
 void text_release(struct handle *h)
 {
-	strbuf_free(&text_handle(h)->text);
+	text_free(&text_handle(h)->text);
 }
 
 void text_reply(fuse_req_t req, const struct strbuf *text, size_t len,
 		uint64_t off)
 {
+	with_lock(&replying);
+
 	if (off >= text->len)
 		reply_buf(req, NULL, 0);
 	else

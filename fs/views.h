@@ -27,6 +27,8 @@ typedef int text_fill(struct node *n, struct slow *s, struct strbuf *out);
 
 int text_open(struct node *n, struct fuse_file_info *fi, struct handle **h);
 void text_release(struct handle *h);
+/* Once no reply is being made from it. */
+void text_free(struct strbuf *text);
 /* Answers from the text, or has a worker of @pool make it first; @how: key and
  * bulky of that work. */
 void text_read(fuse_req_t req, struct handle *h, size_t len, off_t off,

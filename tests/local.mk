@@ -151,7 +151,6 @@ TEST_FILES += tests/diff-qemu-img/allowed
 TEST_FILES += tests/diff-qemu-img/fixtures
 TEST_FILES += tests/diff-qemu-img/lines
 # waiting for the engine:
-TEST_FILES += tests/asan-suppressions
 TEST_FILES += tests/fuzz/mutate
 TEST_FILES += tests/mutate.sh
 TEST_FILES += tests/mount-helpers.sh
@@ -208,7 +207,7 @@ OTHER_BUILD = \
 NOT_SANITIZED = tests/memory.sh tests/views-many-extents.py
 SANITIZED_TESTS = $(filter-out $(NOT_SANITIZED),$(TESTS))
 SAN_ENV = TEST_TIMEOUT_FACTOR=5 \
-	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:log_path=$(abs_top_builddir)/sanitizer:suppressions=$(abs_top_srcdir)/tests/asan-suppressions \
+	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1:log_path=$(abs_top_builddir)/sanitizer \
 	UBSAN_OPTIONS=print_stacktrace=1:log_path=$(abs_top_builddir)/sanitizer \
 	TSAN_OPTIONS=halt_on_error=1:log_path=$(abs_top_builddir)/sanitizer
 # A daemon's finding fails no test by itself: its log does.

@@ -44,16 +44,15 @@ static int flush_run(struct node *n, const char *arg, struct err *err)
 
 	if (*arg)
 		return err_set(err, -EINVAL, "flush takes no arguments");
-	/* What is closed was flushed, and said so if that failed. */
-	if (mimage_get_fast(m, MIMAGE_READ)) {
-		ret = mimage_flush(m);
-		mimage_put(m, MIMAGE_READ);
-	} else {
-		with_lock(&m->lock);
-
-		if (m->failed)
-			return err_set(err, -EIO, "%s", m->failed);
-	}
+	pthread_mutex_lock(&m->lock);
+	if (m->failed)          /* it stays failed, also when opened anew */
+		ret = err_set(err, -EIO, "%s", m->failed);
+	pthread_mutex_unlock(&m->lock);
+	/* What is closed was flushed. */
+	if (ret || !mimage_get_fast(m, MIMAGE_READ))
+		return ret;
+	ret = mimage_flush(m);
+	mimage_put(m, MIMAGE_READ);
 	return ret ? err_errno(err, ret, "Could not flush the image") : 0;
 }
 

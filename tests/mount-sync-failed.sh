@@ -33,6 +33,11 @@ assert_fails dd if=/dev/zero of=m/a.qcow2/disk bs=4k count=1 conv=notrunc \
 	status=none
 assert_contains "$(cat err)" "nput/output error" "the error"
 assert_eq "$(head -c 4 m/a.qcow2/disk)" good "reading goes on"
+exec 6<m/a.qcow2/disk   # open again, for reading
+if echo flush >m/a.qcow2/ctl 2>/dev/null; then
+	fail "a flush that cannot be made good is acknowledged"
+fi
+exec 6<&-
 umount_img m || true
 
 mount_img -o rw src m

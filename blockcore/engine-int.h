@@ -115,6 +115,7 @@ struct mpage {
 	struct mpage *clock_next, *clock_prev;  /* shard */
 	struct engine *eng;
 	struct file *file;
+	uint64_t hash;          /* of file and host; the file may be gone */
 	uint64_t host;
 	_Atomic uint32_t pins;          /* grows under the shard's lock, or
 					 * from what is pinned already */

@@ -144,10 +144,11 @@ void image_free(struct image *img)
 {
 	if (!img)
 		return;
-	if (img->priv && img->fmt->close)
-		img->fmt->close(img);
+	/* First its pages: their file may be the format's own. */
 	if (img->eng)
 		engine_free(img->eng);
+	if (img->priv && img->fmt->close)
+		img->fmt->close(img);
 	for (unsigned i = 0; i < img->nr_children; i++) {
 		free(img->children[i].role);
 		file_unref(img->children[i].file);

@@ -131,8 +131,7 @@ static void ring_del(struct shard *s, struct mpage *pg)
 
 static void table_del(struct shard *s, struct mpage *pg)
 {
-	struct mpage **p = bucket_of(s, page_hash(pg->file, pg->host,
-						  pg->size));
+	struct mpage **p = bucket_of(s, pg->hash);
 
 	while (*p != pg)
 		p = &(*p)->hash_next;
@@ -229,6 +228,7 @@ static struct mpage *page_add(struct shard *s, struct image *img,
 	pg->eng = img->eng;
 	pg->file = f;
 	pg->host = host;
+	pg->hash = hash;
 	atomic_store(&pg->pins, 2);     /* the table's and the caller's */
 	atomic_store(&pg->used, true);
 	atomic_store(&pg->is_dirty, false);

@@ -366,6 +366,7 @@ int main(int argc, char **argv)
 	if (ret) {
 		fprintf(stderr, "imgio: %s: %s\n", argv[optind],
 			err_text(&err));
+		commands_free(&s);
 		return 1;
 	}
 	run_all(&s, o.threads);

@@ -3,8 +3,7 @@
  * qcow2-data.c - the file beside an image that holds the guest's data, every
  * cluster where the guest has it (qcow2.md 4).
  *
- * A raw one shall hold at every moment what the guest reads, after a crash as
- * well (the judge still meets a rare crash after which it does not).
+ * A raw one holds at every moment what the guest reads, after a crash as well.
  * Hence nothing but "data" is ever written to L2 there: zeroes are bytes.  What
  * others left otherwise is turned into data, durably, before it changes.
  *

@@ -383,14 +383,33 @@ static int clear_rest(struct image *img, uint64_t off, uint64_t data)
 	return ret;
 }
 
+/* What the entries of @en say: @l2[i], or data where the guest has it. */
+static void say(struct image *img, const struct entries *en,
+		const struct qcow2_l2 *l2)
+{
+	uint64_t host = en->off;
+
+	change_begin(img);
+	meta_wrlock(en->pg);
+	for (uint64_t i = 0; i < en->n; i++, host += img->unit)
+		qcow2_l2_put(qcow2_of(img), entry_at(img, en, i), l2 ? l2[i] :
+			     (struct qcow2_l2) { host | QCOPIED, QSUBS_DATA });
+	meta_dirty(en->pg, STAGE_LINK);
+	meta_unlock(en->pg);
+	change_end(img);
+}
+
 /*
  * The entries of a raw data file become data on the disk before the guest's
  * bytes reach the file: what others read from L2 and from the file never
  * differs.  What they said before, zeroes or nothing, is made true first.
+ *
+ * Where that cannot be made durable they say again what they did: else the next
+ * writer would find data there, and write to the file below entries that on the
+ * disk are zeroes.  (The zeroes in the file are true of both.)
  */
 static int turn_raw(struct image *img, struct entries *en)
 {
-	const struct qcow2 *q = qcow2_of(img);
 	uint64_t off = en->off;
 	int ret = 0;
 
@@ -400,20 +419,13 @@ static int turn_raw(struct image *img, struct entries *en)
 	if (ret)
 		return ret;
 	qcow2_raw_begin(img, off, en->n * img->unit);
-	change_begin(img);
-	meta_wrlock(en->pg);
-	for (uint64_t i = 0; i < en->n; i++) {
-		en->old[i] = (struct qcow2_l2) {
-			(off + i * img->unit) | QCOPIED, QSUBS_DATA,
-		};
-		qcow2_l2_put(q, entry_at(img, en, i), en->old[i]);
-	}
-	meta_dirty(en->pg, STAGE_LINK);
-	meta_unlock(en->pg);
-	change_end(img);
+	say(img, en, NULL);
+	pause_point("raw:turned");
 	ret = image_flush(img);
-	if (ret)
+	if (ret) {
+		say(img, en, en->old);
 		qcow2_raw_end(img);
+	}
 	return ret;
 }
 

@@ -29,6 +29,7 @@ UNIT_TESTS += tests/unit/test-lock
 UNIT_TESTS += tests/unit/test-image
 UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-qcow2-repair
+UNIT_TESTS += tests/unit/test-qcow2-raw
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-spec
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)

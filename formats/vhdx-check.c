@@ -19,7 +19,7 @@ struct scan {
 	bool fix;
 	unsigned char *used;    /* a bit for each MiB of the file */
 	uint64_t nr;
-	uint64_t end;           /* of the last block */
+	uint64_t next;          /* where a copy of a block goes */
 };
 
 /* ---- a finding ----------------------------------------------------------- */
@@ -97,7 +97,6 @@ static bool take(struct scan *s, uint64_t host, uint64_t len)
 			return false;
 	for (uint64_t i = first; i < first + n && i < s->nr; i++)
 		s->used[i / 8] |= (unsigned char)(1u << i % 8);
-	s->end = max_u64(s->end, host + len);
 	return true;
 }
 
@@ -130,8 +129,32 @@ static const char *fault(struct scan *s, uint64_t index, uint64_t e)
 	return take(s, BAT_HOST(e), len) ? NULL : "shares its place";
 }
 
-/* A block whose place is no place reads as nothing; of two that share one place
- * nobody knows whose it is: that cannot be mended. */
+/* Of two blocks in one place nobody knows whose it is: the second one gets a
+ * copy behind the end of the file, which is durable before the entry. */
+static int separate(struct scan *s, uint64_t index, uint64_t e)
+{
+	const struct vhdx *v = vhdx_of(s->img);
+	uint64_t len = is_bitmap(v, index) ? MiB : s->img->unit;
+	autofree unsigned char *buf = malloc(MiB);
+	unsigned char entry[8];
+	int ret = buf ? 0 : -ENOMEM;
+
+	for (uint64_t at = 0; !ret && s->fix && at < len; at += MiB) {
+		ret = meta_read(s->img, v->file, buf, MiB, BAT_HOST(e) + at);
+		if (!ret)
+			ret = repair_write(s->img, s->img->file, buf, MiB,
+					   s->next + at);
+	}
+	if (!ret && s->fix)
+		ret = repair_barrier(s->img);
+	if (ret)
+		return ret;
+	le64_put(entry, s->next | BAT_STATE(e));
+	s->next += len;
+	return mend(s, entry, sizeof(entry), v->bat + 8 * index);
+}
+
+/* A block whose place is no place reads as nothing. */
 static int check_entry(struct scan *s, uint64_t index, uint64_t e)
 {
 	const struct vhdx *v = vhdx_of(s->img);
@@ -142,10 +165,9 @@ static int check_entry(struct scan *s, uint64_t index, uint64_t e)
 		return 0;
 	check_say(s->res, "ERROR: block %" PRIu64 " (entry %#" PRIx64 ") %s",
 		  index - index / (v->ratio + 1), e, what);
-	if (strcmp(what, "shares its place"))
-		return mend(s, none, sizeof(none), v->bat + 8 * index);
-	s->res->corruptions++;
-	return 0;
+	if (!strcmp(what, "shares its place"))
+		return separate(s, index, e);
+	return mend(s, none, sizeof(none), v->bat + 8 * index);
 }
 
 static int check_bat(struct scan *s)
@@ -176,6 +198,7 @@ static int scan(struct image *img, bool fix, struct check_result *res)
 	if (ret)
 		return ret;
 	s.nr = min_u64(div_up(size, MiB), MAX_UNITS);
+	s.next = round_up(size, MiB);
 	s.used = used = calloc(1, s.nr / 8 + 1);
 	if (!used)
 		return -ENOMEM;
@@ -195,8 +218,11 @@ int vhdx_repair(struct image *img, unsigned fix, struct check_result *res)
 {
 	struct vhdx *v = vhdx_of(img);
 
+	int ret;
+
 	if (v->was_pending)
 		res->corruptions_fixed++;
 	v->was_pending = false;
-	return scan(img, fix & CHECK_FIX_ERRORS, res);
+	ret = scan(img, fix & CHECK_FIX_ERRORS, res);
+	return ret ? ret : vhdx_find_end(img);
 }

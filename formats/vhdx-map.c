@@ -169,14 +169,22 @@ int vhdx_map(const struct view *view, uint64_t off, uint64_t len,
 
 /* ---- space --------------------------------------------------------------- */
 
-/* Before writing: where the last block ends, which may stick out of the
- * file. */
+/* A bitmap's entry where there are no bitmaps: older writers left anything. */
+static bool is_slack(const struct vhdx *v, uint64_t index)
+{
+	return !v->differencing && index % (v->ratio + 1) == v->ratio;
+}
+
+/*
+ * Before writing: where the last block ends, which may stick out of the file.
+ * Behind that new ones go; an entry that points there already would meet them.
+ */
 int vhdx_find_end(struct image *img)
 {
 	struct vhdx *v = vhdx_of(img);
 	autofree unsigned char *buf = malloc(SCAN);
-	uint64_t end = max_u64(atomic_load(&v->end), 8 * MiB);
-	int ret = buf ? 0 : -ENOMEM;
+	uint64_t size, end = 8 * MiB;
+	int ret = buf ? file_size(v->file, &size) : -ENOMEM;
 
 	for (uint64_t i = 0; !ret && i < v->entries; i += SCAN / 8) {
 		uint64_t n = min_u64(SCAN / 8, v->entries - i);
@@ -185,13 +193,16 @@ int vhdx_find_end(struct image *img)
 		for (uint64_t k = 0; !ret && k < n; k++) {
 			uint64_t e = le64_at(buf + 8 * k);
 
-			if (BAT_STATE(e) >= BLOCK_PRESENT &&
-			    BAT_HOST(e) < INT64_MAX / 2)
+			if (BAT_STATE(e) < BLOCK_PRESENT || is_slack(v, i + k))
+				continue;
+			if (BAT_HOST(e) < size)
 				end = max_u64(end, BAT_HOST(e) + img->unit);
+			else if (!(img->flags & IMAGE_REPAIR))
+				ret = -EUCLEAN;
 		}
 	}
 	if (!ret)
-		atomic_store(&v->end, end);
+		atomic_store(&v->end, max_u64(end, round_up(size, MiB)));
 	return ret;
 }
 

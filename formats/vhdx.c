@@ -393,6 +393,17 @@ static int vhdx_probe(const struct probe *p)
 									 0;
 }
 
+/* Where new blocks go. */
+static int begin_writing(struct image *img, struct err *err)
+{
+	int ret = vhdx_find_end(img);
+
+	if (ret == -EUCLEAN)
+		return err_set(err, ret, "A block of the VHDX image lies beyond"
+			       " the end of the file");
+	return ret ? err_errno(err, ret, "Could not read the block table") : 0;
+}
+
 static int read_all(struct image *img, struct err *err)
 {
 	struct vhdx *v = vhdx_of(img);
@@ -420,7 +431,7 @@ static int read_all(struct image *img, struct err *err)
 	atomic_store(&v->end, round_up(min_u64(size, INT64_MAX), MiB));
 	ret = read_metadata(img, err);
 	if (!ret && img->want_write)
-		ret = vhdx_find_end(img);
+		ret = begin_writing(img, err);
 	return ret;
 }
 
@@ -457,8 +468,7 @@ static int vhdx_upgrade(struct image *img, struct err *err)
 	if (ret)
 		return ret;
 	v->file = img->file;
-	ret = vhdx_find_end(img);
-	return ret ? err_errno(err, ret, "Could not read the block table") : 0;
+	return begin_writing(img, err);
 }
 
 /* ---- info ---------------------------------------------------------------- */

@@ -135,6 +135,19 @@ static int look_at_header(struct image *img, struct scan *s)
 	return s->fix ? repair_write(img, img->file, h, sizeof(h), at) : 0;
 }
 
+/* The footer behind the last block, and nothing behind the footer: first it is
+ * there, then the rest goes. */
+static int end_here(struct image *img, uint64_t size)
+{
+	struct vpc *v = vpc_of(img);
+	uint64_t end = v->next + VF_LENGTH;
+	int ret = repair_write(img, img->file, v->footer, VF_LENGTH, v->next);
+
+	if (!ret)
+		ret = repair_barrier(img);
+	return !ret && size > end ? file_truncate(img->file, end) : ret;
+}
+
 static int look_at_end(struct image *img, struct scan *s, uint64_t size)
 {
 	struct vpc *v = vpc_of(img);
@@ -152,8 +165,7 @@ static int look_at_end(struct image *img, struct scan *s, uint64_t size)
 	if (!memcmp(f + 1, v->footer, VF_LENGTH - 1))
 		return 0;
 	fault(s, "no footer at the end of the file", at);
-	return s->fix ? repair_write(img, img->file, v->footer, VF_LENGTH,
-				     v->next) : 0;
+	return s->fix ? end_here(img, size) : 0;
 }
 
 static int run(struct image *img, struct scan *s)

@@ -12,10 +12,20 @@
 struct progress {
 	_Atomic uint64_t done, total;   /* work units (bytes) */
 	_Atomic bool cancel;            /* set: the job ends with -ECANCELED */
+	_Atomic bool pause;             /* set: it waits at the next step */
+	_Atomic uint64_t rate;          /* bytes per second, 0: no limit */
 	/* Called now and then from one thread at a time; may be NULL. */
 	void (*tick)(struct progress *p);
 	void *data;
+	/* progress_step()'s: what the rate was when, and what came since */
+	uint64_t rate_was, since, paid;
 };
+
+/*
+ * A safe point of a job, by one thread at a time: @bytes more are done.  Waits
+ * while it is paused or ahead of its rate.  0, or -ECANCELED.  @p may be NULL.
+ */
+int progress_step(struct progress *p, uint64_t bytes);
 
 struct convert_args {
 	struct image **src;     /* concatenated */

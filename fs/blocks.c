@@ -133,6 +133,13 @@ void blocks_changed(struct mimage *m, uint64_t off, uint64_t len)
 	}
 }
 
+void blocks_anew(struct mimage *m)
+{
+	for (struct blocks *b = first(m); b; b = b->next)
+		for (unsigned i = 0; i < b->nr; i++)
+			atomic_store(&b->region[i].stale, true);
+}
+
 /* ---- counting ------------------------------------------------------------------ */
 
 /* Begins with the next stale region.  False: there is none. */

@@ -3,13 +3,11 @@
  * ctl.c - the control file: a write is one or more lines, each a command in
  * imgctl's words, run in order up to the first error (F18).
  *
- * Knows lines, words, the sentence that belongs to an outcome and where it is
- * read back.  Refuses to know how an image is changed: each command calls the
- * part that does.
+ * Knows lines, the sentence that belongs to an outcome and where it is read
+ * back.  Refuses to know how a command is run: ctl-run.c does.
  */
-#include "fs/slow.h"
+#include "fs/ctl.h"
 
-#include <ctype.h>
 #include <stdio.h>
 
 enum { CTL_MAX = 4096 };        /* bytes of one write */
@@ -17,7 +15,8 @@ enum { CTL_MAX = 4096 };        /* bytes of one write */
 struct ctl_handle {
 	struct handle h;
 	pthread_mutex_t lock;   /* guards what follows */
-	char *sentence;         /* of the last write; NULL: there was none */
+	char *sentence;         /* of the last write, with its newline; NULL:
+				 * there was none */
 	bool fresh;             /* ... and nothing was read since */
 	uint64_t base;          /* file offset where it begins (F18: the write
 				 * has moved the shell's offset) */
@@ -28,127 +27,81 @@ static struct ctl_handle *ctl_handle(struct handle *h)
 	return container_of(h, struct ctl_handle, h);
 }
 
-/* ---- commands ------------------------------------------------------------------- */
-
-struct command {
-	const char *word;
-	/* @arg: what follows the word, "" if nothing.  0, or a negative errno
-	 * with a sentence. */
-	int (*run)(struct node *n, const char *arg, struct err *err);
-};
-
-static int flush_run(struct node *n, const char *arg, struct err *err)
-{
-	struct mimage *m = n->m;
-	int ret = 0;
-
-	if (*arg)
-		return err_set(err, -EINVAL, "flush takes no arguments");
-	pthread_mutex_lock(&m->lock);
-	if (m->failed)          /* it stays failed, also when opened anew */
-		ret = err_set(err, -EIO, "%s", m->failed);
-	pthread_mutex_unlock(&m->lock);
-	/* What is closed was flushed. */
-	if (ret || !mimage_get_fast(m, MIMAGE_READ))
-		return ret;
-	ret = mimage_flush(m);
-	mimage_put(m, MIMAGE_READ);
-	return ret ? err_errno(err, ret, "Could not flush the image") : 0;
-}
-
-static const struct command commands[] = {
-	{ "flush", flush_run },
-};
-
-/* imgctl's words for what an image can be told to do.  Not here yet. */
-static const char *const later[] = {
-	"amend", "bitmap", "check", "commit", "rebase", "resize", "snapshot",
-};
-/* ... and those that are about other files, or only ask. */
-static const char *const elsewhere[] = {
-	"bench", "compare", "convert", "create", "dd", "info", "map",
-	"measure",
-};
-
-static bool listed(const char *word, const char *const *list, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(word, list[i]))
-			return true;
-	return false;
-}
-
-static int no_command(const char *word, struct err *err)
-{
-	if (listed(word, later, ARRAY_SIZE(later)))
-		return err_set(err, -EOPNOTSUPP,
-			       "%s is not supported by this version", word);
-	if (listed(word, elsewhere, ARRAY_SIZE(elsewhere)))
-		return err_set(err, -EINVAL,
-			       "%s is a command of imgctl, not of ctl", word);
-	return err_set(err, -EINVAL, "Unknown command '%.64s'", word);
-}
-
-static char *skip_blanks(char *s)
-{
-	while (isblank((unsigned char)*s))
-		s++;
-	return s;
-}
-
-static void cut_blanks(char *s)
-{
-	size_t n = strlen(s);
-
-	while (n && isspace((unsigned char)s[n - 1]))
-		s[--n] = 0;
-}
-
-/* One line, without its newline; blank ones do nothing. */
-static int line_run(struct node *n, char *line, struct err *err)
-{
-	char *word = skip_blanks(line), *arg;
-	size_t len;
-
-	cut_blanks(word);
-	if (!*word)
-		return 0;
-	len = strlen(word);
-	if (len > 1 && word[len - 1] == '&' && isblank((unsigned char)word[len - 2]))
-		return err_set(err, -EOPNOTSUPP,
-			       "Jobs are not supported by this version");
-	arg = word + strcspn(word, " \t");
-	if (*arg)
-		*arg++ = 0;
-	arg = skip_blanks(arg);
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (!strcmp(word, commands[i].word))
-			return commands[i].run(n, arg, err);
-	return no_command(word, err);
-}
-
 /* ---- writing ------------------------------------------------------------------------ */
 
 struct ctl_write {
 	struct slow s;
 	struct ctl_handle *ch;
+	struct strbuf out;      /* what the commands say */
 	size_t len;
 	char text[CTL_MAX + 1];
 };
 
-/* What the outcome leaves behind: on this handle and in status. */
-static void remember(struct ctl_handle *ch, int ret, const struct err *err)
+/* What the outcome leaves behind on this handle: what the commands had to say,
+ * then the sentence of the one that failed, or "ok" if there is nothing. */
+static void remember(struct ctl_handle *ch, struct strbuf *out, int ret,
+		     const struct err *err)
 {
-	const char *sentence = ret ? err_text(err) : NULL;
-	char *line = NULL;
-
-	mimage_outcome(ch->h.node->m, sentence);
-	if (asprintf(&line, "%s\n", sentence ? sentence : "ok") < 0)
-		line = NULL;
+	if (ret)
+		strbuf_printf(out, "%s\n%s", err_text(err),
+			      err->hint ? err->hint : "");
+	else if (!out->len)
+		strbuf_puts(out, "ok\n");
 	with_lock(&ch->lock);
 	free(ch->sentence);
-	ch->sentence = line;
+	ch->sentence = strbuf_take(out);
 	ch->fresh = true;
+}
+
+static void refused(struct ctl_handle *ch, int ret, const struct err *err)
+{
+	autostrbuf out = STRBUF_INIT;
+
+	mimage_outcome(ch->h.node->m, err_text(err));
+	remember(ch, &out, ret, err);
+}
+
+/* In the background; what is read back is its number. */
+static int job_start(struct ctl_call *c, struct strbuf *out)
+{
+	ctl_call_start(c, true);
+	strbuf_printf(out, "%u\n", c->job);
+	ctl_call_unref(c);
+	return 0;
+}
+
+/* While the caller waits; he may interrupt it. */
+static int call_run(struct ctl_write *w, struct ctl_call *c, struct err *err)
+{
+	int ret;
+
+	slow_watch(&w->s, &c->interrupted, &c->progress.cancel);
+	ret = ctl_call_run(c, err);
+	slow_watch(&w->s, NULL, NULL);
+	strbuf_add(&w->out, c->out.text ? c->out.text : "", c->out.len);
+	ctl_call_unref(c);
+	return ret;
+}
+
+/* One line, without its newline; blank ones do nothing. */
+static int line_run(struct ctl_write *w, const char *line, struct err *err)
+{
+	struct mimage *m = w->ch->h.node->m;
+	struct ctl_call *c;
+	struct words words;
+	bool job;
+	int ret = words_parse(line, &words, &job, err);
+
+	if (!ret && !words.nr)
+		return 0;
+	if (!ret && !(c = ctl_call_new(m, &words)))
+		ret = err_set(err, -ENOMEM, "No memory");
+	if (!ret && job)
+		return job_start(c, &w->out);
+	if (!ret)
+		return call_run(w, c, err);
+	mimage_outcome(m, err_text(err));
+	return ret;
 }
 
 static int lines_run(struct ctl_write *w, struct err *err)
@@ -156,12 +109,14 @@ static int lines_run(struct ctl_write *w, struct err *err)
 	char *at = w->text, *line;
 	int ret = 0;
 
-	if (memchr(w->text, 0, w->len))
-		return err_set(err, -EINVAL, "A command holds no NUL");
+	if (memchr(w->text, 0, w->len)) {
+		ret = err_set(err, -EINVAL, "A command holds no NUL");
+		mimage_outcome(w->ch->h.node->m, err_text(err));
+	}
 	while (!ret && (line = strsep(&at, "\n"))) {
 		if (slow_interrupted(&w->s))
 			return err_set(err, -EINTR, "Interrupted");
-		ret = line_run(w->ch->h.node, line, err);
+		ret = line_run(w, line, err);
 	}
 	return ret;
 }
@@ -174,7 +129,7 @@ static void ctl_run(struct slow *s)
 
 	pause_point("fs:ctl");
 	ret = lines_run(w, &err);
-	remember(w->ch, ret, &err);
+	remember(w->ch, &w->out, ret, &err);
 	slow_end(s);
 	if (ret)
 		reply_err(s->req, ret);
@@ -195,7 +150,7 @@ static void ctl_write(fuse_req_t req, struct handle *h, const char *buf,
 	if (len > CTL_MAX) {
 		ret = err_set(&err, -E2BIG, "Commands are longer than %d bytes",
 			      CTL_MAX);
-		remember(ch, ret, &err);
+		refused(ch, ret, &err);
 		reply_err(req, ret);
 		return;
 	}
@@ -208,12 +163,12 @@ static void ctl_write(fuse_req_t req, struct handle *h, const char *buf,
 	w->len = len;
 	memcpy(w->text, buf, len);
 	w->s.work.key = &h->node->m->outcome; /* one command at a time */
-	slow_start(&w->s, req, h->node->mnt->workers, ctl_run);
+	slow_start(&w->s, req, h->node->mnt->commands, ctl_run);
 }
 
 /* ---- reading back --------------------------------------------------------------------- */
 
-static void ctl_read(fuse_req_t req, struct handle *h, size_t len, off_t off)
+static void ctl_reply_text(fuse_req_t req, struct handle *h, size_t len, off_t off)
 {
 	struct ctl_handle *ch = ctl_handle(h);
 	autofree char *copy = NULL;
@@ -262,9 +217,10 @@ static void ctl_release(struct handle *h)
 
 const struct node_ops ctl_ops = {
 	.name = "ctl",
+	.control = true,
 	.mode = 0600,
 	.open = ctl_open,
-	.read = ctl_read,
+	.read = ctl_reply_text,
 	.write = ctl_write,
 	.release = ctl_release,
 };

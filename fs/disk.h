@@ -74,5 +74,7 @@ void blocks_begin(const struct node *n, uint64_t start, uint64_t len,
 uint64_t blocks_unknown(uint64_t size);
 /* Bytes of the top layer changed, maybe their allocation: count again there. */
 void blocks_changed(struct mimage *m, uint64_t off, uint64_t len);
+/* Anything may have changed, in any layer. */
+void blocks_anew(struct mimage *m);
 
 #endif

@@ -28,16 +28,19 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+struct ctl_calls;
 struct facts;
 struct folders;
 struct life;
 struct handle;
+struct listing;
 struct mimage;
 struct mount;
 struct node;
 struct node_ops;
 struct notifier;
 struct partition_table;
+struct words;
 
 /* ---- the mount ------------------------------------------------------------ */
 
@@ -52,9 +55,10 @@ struct mount {
 	dev_t dev;                      /* of our own files, 0: not known yet */
 
 	/* Slow things wait in pools of their own, not in FUSE's threads (F33):
-	 * requests that compute or take commands; opening and looking into
+	 * requests that compute; commands on images; opening and looking into
 	 * images; flushes, closing, counting. */
-	struct work_pool *workers, *openers, *housework, *peekers;
+	struct work_pool *workers, *commands, *openers, *housework, *peekers;
+	struct ctl_calls *calls;        /* commands that run */
 
 	pthread_mutex_t scan;           /* guards the folders and: */
 	struct folders *folders;
@@ -262,6 +266,8 @@ enum node_kind {
 	NODE_PARTITIONS,                /* directory */
 	NODE_TABLE,                     /* partitions/table.json */
 	NODE_PARTITION,                 /* partitions/N */
+	NODE_JOBS,                      /* directory; layer 0 only */
+	NODE_JOB,                       /* jobs/ID */
 	NR_NODE_KINDS
 };
 
@@ -269,11 +275,13 @@ enum node_kind {
 struct node {
 	fuse_ino_t ino;                 /* never used twice in a mount (F23) */
 	enum node_kind kind;
-	const struct node_ops *ops;
+	const struct node_ops *ops;     /* NULL: a directory ... */
+	const struct dir_ops *dir;      /* ... and NULL: tree.c's own */
 	struct mount *mnt;
 	struct mimage *m;               /* counted; NULL: NODE_FOLDER */
 	unsigned layer;                 /* of the chain; 0 is the top */
-	unsigned number;                /* NODE_PARTITION */
+	unsigned number;                /* NODE_PARTITION, NODE_JOB ...: below
+					 * NODE_NUMBER_MAX */
 	/* node table's lock: */
 	uint64_t lookups;               /* by the kernel */
 	unsigned refs;
@@ -298,6 +306,8 @@ struct handle {
  */
 struct node_ops {
 	const char *name;               /* in its directory; NULL: by number */
+	bool control;                   /* mode is its own, and it may be opened
+					 * for writing without rw */
 	mode_t mode;                    /* permission bits before masking: 0444,
 					 * 0644 (w only with rw), 0600 */
 	bool opens_image;               /* session.c gets the image at open, for
@@ -331,19 +341,49 @@ struct node_ops {
 	 * effect (F8).  On a worker, with the image got for writing if
 	 * opens_image and @size is not 0.  NULL: 0 is accepted, else EPERM. */
 	int (*set_size)(struct node *n, struct handle *h, uint64_t size);
+	/* Takes @ph (NULL: none).  NULL: always ready. */
+	void (*poll)(fuse_req_t req, struct handle *h,
+		     struct fuse_pollhandle *ph);
 	/* NULL: EOPNOTSUPP; both handles are of kinds with this op. */
 	void (*copy)(fuse_req_t req, struct handle *in, off_t off_in,
 		     struct handle *out, off_t off_out, size_t len);
+};
+
+/* Whether an answer may wait for a disk. */
+enum patience { AT_ONCE, MAY_WAIT };
+
+/*
+ * A directory whose entries come and go by commands; names in it are looked up
+ * each time.  All return 0 or a negative errno.
+ */
+struct dir_ops {
+	/* As tree_lookup() and tree_list(), AT_ONCE: -EAGAIN. */
+	int (*lookup)(struct node *dir, const char *name, enum patience p,
+		      struct node **child);
+	int (*list)(struct node *dir, enum patience p, struct listing *l);
+	/* Which command (ctl.h) makes, removes, renames the entry; NULL: EPERM.
+	 * On a worker.  @err: a sentence for status, if it is refused. */
+	int (*make)(struct node *dir, const char *name, struct words *w,
+		    struct err *err);
+	int (*remove)(struct node *dir, const char *name, struct words *w,
+		      struct err *err);
+	int (*rename)(struct node *dir, const char *name, const char *to,
+		      struct words *w, struct err *err);
+	/* Removes a file of it, at once; NULL: EPERM. */
+	int (*unlink)(struct node *dir, const char *name);
 };
 
 /* disk.c: disk and partitions (n->kind says which); views*.c; ctl.c */
 extern const struct node_ops disk_ops, partition_ops;
 extern const struct node_ops info_ops, info_json_ops, map_ops, map_json_ops,
 	check_ops, check_json_ops, table_ops, status_ops;
-extern const struct node_ops ctl_ops;
+extern const struct node_ops ctl_ops, job_ops;
+extern const struct dir_ops jobs_ops;
 
 struct node *node_ref(struct node *n);
 void node_unref(struct node *n);
+
+#define NODE_NUMBER_MAX (1u << 18)
 
 /*
  * The table.  A node's number follows from what it is: the image's base (64

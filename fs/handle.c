@@ -115,14 +115,18 @@ void handle_copy(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	reply_end(req);
 }
 
-/* Files here are always ready. */
 void handle_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 		 struct fuse_pollhandle *ph)
 {
+	struct handle *h = begin(req, fi);
+
 	(void)ino;
-	begin(req, fi);
-	if (ph)
-		fuse_pollhandle_destroy(ph);
-	reply_poll(req, POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM);
+	if (h->node->ops && h->node->ops->poll) {
+		h->node->ops->poll(req, h, ph);
+	} else {
+		if (ph)
+			fuse_pollhandle_destroy(ph);
+		reply_poll(req, POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM);
+	}
 	reply_end(req);
 }

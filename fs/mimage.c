@@ -469,6 +469,11 @@ void mimage_leave_long(struct mimage *m, struct long_work *w)
 	*p = w->next;
 }
 
+void mimage_enter_alone(struct mimage *m)
+{
+	gate_close(m);
+}
+
 struct image *mimage_layer(struct mimage *m, unsigned layer)
 {
 	struct image *img = m->image;

@@ -22,6 +22,9 @@ struct mimage **mount_images(struct mount *mnt, bool open_only, size_t *n);
 struct image *mimage_borrow(struct mimage *m);
 void mimage_give_back(struct mimage *m);
 
+/* As mimage_enter(), and nobody else is inside until mimage_leave(). */
+void mimage_enter_alone(struct mimage *m);
+
 /* For life.c: with no users, or @force; false: it is in use.  @ret: what closing
  * said. */
 bool mimage_close(struct mimage *m, bool force, int *ret);

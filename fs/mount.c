@@ -4,6 +4,7 @@
  * is a mount, the threads that serve it, and the order in which all of it stops
  * so that nothing written is lost.
  */
+#include "fs/ctl.h"
 #include "fs/folder.h"
 #include "fs/loop.h"
 #include "fs/notify.h"
@@ -164,6 +165,7 @@ struct mount *mount_new(const struct fs_options *opt, struct err *err)
 	mnt->sources = policy_new();
 	mnt->nodes = node_table_new();
 	mnt->folders = folders_new();
+	mnt->calls = ctl_calls_new();
 	if (!add_sources(mnt, err)) {
 		make_root(mnt);
 		if (!open_single(mnt, err))
@@ -206,16 +208,17 @@ int mount_attach(struct mount *mnt, struct fuse_args *args, struct err *err)
 
 /* ---- serving -------------------------------------------------------------------------- */
 
-enum { WORKERS = 16, OPENERS = 16, HOUSEWORK = 4, PEEKERS = 8 };
+enum { WORKERS = 16, COMMANDS = 64, OPENERS = 16, HOUSEWORK = 4, PEEKERS = 8 };
 
 static int start_threads(struct mount *mnt)
 {
 	mnt->workers = work_pool_new(WORKERS);
+	mnt->commands = work_pool_new(COMMANDS);
 	mnt->openers = work_pool_new(OPENERS);
 	mnt->housework = work_pool_new(HOUSEWORK);
 	mnt->peekers = work_pool_new(PEEKERS);
 	mnt->notifier = notifier_start(mnt->se);
-	if (!mnt->workers || !mnt->openers || !mnt->housework ||
+	if (!mnt->workers || !mnt->commands || !mnt->openers || !mnt->housework ||
 	    !mnt->peekers || !mnt->notifier)
 		return -ENOMEM;
 	return life_start(mnt);
@@ -262,15 +265,18 @@ static void cancel_long_work(struct mount *mnt)
 static void stop_threads(struct mount *mnt)
 {
 	mnt->ending = true;
+	ctl_calls_stop(mnt);
 	cancel_long_work(mnt);
 	notifier_stop(mnt->notifier);
 	work_pool_free(mnt->workers);
+	work_pool_free(mnt->commands);
 	work_pool_free(mnt->openers);
 	work_pool_free(mnt->peekers);
 	session_release_all(mnt);
 	life_stop(mnt);
 	work_pool_free(mnt->housework);
-	mnt->workers = mnt->openers = mnt->peekers = mnt->housework = NULL;
+	mnt->workers = mnt->commands = mnt->openers = NULL;
+	mnt->peekers = mnt->housework = NULL;
 }
 
 static int close_images(struct mount *mnt)
@@ -309,6 +315,7 @@ int mount_free(struct mount *mnt)
 	stop_threads(mnt);
 	ret = close_images(mnt);
 	end_session(mnt);
+	ctl_calls_free(mnt);
 	if (mnt->root)
 		node_unref(mnt->root);
 	folders_free(mnt);

@@ -6,20 +6,21 @@
  * A number says what it names, so that a file which was forgotten and is looked
  * up again has the number it had, and readdir need not make nodes:
  *
- *   bits 24..63  the image's base, counts up, never used twice in a mount (F23)
- *   bits 16..23  layer of the chain
- *   bits 12..15  kind
- *   bits  0..11  partition
+ *   bits 32..63  the image's base, counts up, never used twice in a mount (F23)
+ *   bits 24..31  layer of the chain
+ *   bits 18..23  kind
+ *   bits  0..17  partition, job ...
  *
  * FUSE's root, 1, is the folder or the single image itself.
  */
 #include "fs/fs.h"
 
-#define BASE_SHIFT  24
-#define LAYER_SHIFT 16
-#define KIND_SHIFT  12
+#define BASE_SHIFT  32
+#define LAYER_SHIFT 24
+#define KIND_SHIFT  18
 
-_Static_assert(NR_NODE_KINDS <= 16, "a kind has four bits");
+_Static_assert(NR_NODE_KINDS <= 64, "a kind has six bits");
+_Static_assert(NODE_NUMBER_MAX == 1 << KIND_SHIFT, "18 bits");
 _Static_assert(CHAIN_MAX <= 256, "a layer has eight bits");
 
 struct node_table {
@@ -133,6 +134,16 @@ static const struct node_ops *ops_of(enum node_kind kind)
 		[NODE_STATUS] = &status_ops,
 		[NODE_TABLE] = &table_ops,
 		[NODE_PARTITION] = &partition_ops,
+		[NODE_JOB] = &job_ops,
+	};
+
+	return ops[kind];
+}
+
+static const struct dir_ops *dir_ops_of(enum node_kind kind)
+{
+	static const struct dir_ops *const ops[NR_NODE_KINDS] = {
+		[NODE_JOBS] = &jobs_ops,
 	};
 
 	return ops[kind];
@@ -153,6 +164,7 @@ static struct node *node_new(struct mount *mnt, struct mimage *m,
 	n->ino = node_ino(m, kind, layer, number);
 	n->kind = kind;
 	n->ops = ops_of(kind);
+	n->dir = dir_ops_of(kind);
 	n->mnt = mnt;
 	n->m = m ? mimage_ref(m) : NULL;
 	n->layer = layer;

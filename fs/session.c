@@ -99,7 +99,9 @@ static void serve(struct call *c, call_fn *fn)
 /* A name that is not there is remembered too (F20). */
 static int no_entry(struct call *c)
 {
-	struct fuse_entry_param e = { .entry_timeout = 1.0 };
+	struct fuse_entry_param e = {
+		.entry_timeout = tree_no_entry_timeout(c->n),
+	};
 
 	reply_entry(c->req, &e);
 	return 1;
@@ -113,7 +115,7 @@ static int do_lookup(struct call *c, enum patience p)
 
 	if (ret)
 		return ret == -ENOENT ? no_entry(c) : ret;
-	ret = tree_entry(child, p, &e);
+	ret = tree_entry(c->n, child, p, &e);
 	node_unref(child);
 	if (ret)
 		return ret;
@@ -361,7 +363,7 @@ static size_t add_entry(struct call *c, const struct dirent_at *at, char *buf,
 	struct fuse_entry_param e;
 	size_t need;
 
-	if (!c->plus || !at->node || tree_entry(at->node, MAY_WAIT, &e))
+	if (!c->plus || !at->node || tree_entry(c->n, at->node, MAY_WAIT, &e))
 		plain_entry(c, at, &e);
 	if (!c->plus)
 		return fuse_add_direntry(c->req, buf, room, at->name, &e.attr,
@@ -473,7 +475,7 @@ static int may_open(const struct call *c)
 		return -EISDIR;
 	if (wanted(c) == MIMAGE_READ)
 		return 0;
-	if (n->kind == NODE_CTL)
+	if (n->ops->control)
 		return 0;
 	if (!c->mnt->opt->rw || n->layer || !n->ops->write)
 		return -EROFS;
@@ -552,66 +554,6 @@ static void op_release(fuse_req_t req, fuse_ino_t ino,
 	reply_end(req);
 }
 
-/* ---- what there is not ------------------------------------------------------------------------ */
-
-static void refuse(fuse_req_t req)
-{
-	const struct mount *mnt = fuse_req_userdata(req);
-
-	reply_begin(req);
-	reply_err(req, mnt->opt->rw ? -EPERM : -EROFS);
-	reply_end(req);
-}
-
-static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name,
-		     mode_t mode, dev_t dev)
-{
-	(void)parent, (void)name, (void)mode, (void)dev;
-	refuse(req);
-}
-
-static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name,
-		     mode_t mode)
-{
-	(void)parent, (void)name, (void)mode;
-	refuse(req);
-}
-
-static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name,
-		      mode_t mode, struct fuse_file_info *fi)
-{
-	(void)parent, (void)name, (void)mode, (void)fi;
-	refuse(req);
-}
-
-static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-	(void)parent, (void)name;
-	refuse(req);
-}
-
-static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent,
-		       const char *name)
-{
-	(void)link, (void)parent, (void)name;
-	refuse(req);
-}
-
-static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
-		      fuse_ino_t newparent, const char *newname,
-		      unsigned flags)
-{
-	(void)parent, (void)name, (void)newparent, (void)newname, (void)flags;
-	refuse(req);
-}
-
-static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent,
-		    const char *newname)
-{
-	(void)ino, (void)newparent, (void)newname;
-	refuse(req);
-}
-
 /* ---- ioctl ---------------------------------------------------------------------------------------- */
 
 static void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg,
@@ -658,14 +600,14 @@ const struct fuse_lowlevel_ops session_ops = {
 	.open = op_open,
 	.release = op_release,
 	.ioctl = op_ioctl,
-	.mknod = op_mknod,
-	.mkdir = op_mkdir,
-	.create = op_create,
-	.unlink = op_unlink,
-	.rmdir = op_unlink,
-	.symlink = op_symlink,
-	.rename = op_rename,
-	.link = op_link,
+	.mknod = change_mknod,
+	.mkdir = change_mkdir,
+	.create = change_create,
+	.unlink = change_unlink,
+	.rmdir = change_rmdir,
+	.symlink = change_symlink,
+	.rename = change_rename,
+	.link = change_link,
 	.read = handle_read,
 	.write = handle_write,
 	.flush = handle_flush,

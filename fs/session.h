@@ -36,6 +36,23 @@ void handle_copy(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 void handle_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
 		 struct fuse_pollhandle *ph);
 
+/* ---- change.c: names come and go ---- */
+
+void change_mknod(fuse_req_t req, fuse_ino_t parent, const char *name,
+		  mode_t mode, dev_t dev);
+void change_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name,
+		  mode_t mode);
+void change_create(fuse_req_t req, fuse_ino_t parent, const char *name,
+		   mode_t mode, struct fuse_file_info *fi);
+void change_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void change_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void change_symlink(fuse_req_t req, const char *link, fuse_ino_t parent,
+		    const char *name);
+void change_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
+		   fuse_ino_t newparent, const char *newname, unsigned flags);
+void change_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent,
+		 const char *newname);
+
 /* identity.c */
 void identity_of(struct node *n, struct imgfs_identity *id);
 

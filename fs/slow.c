@@ -9,12 +9,23 @@
  */
 #include "fs/slow.h"
 
+static void set_flags(struct slow *s)
+{
+	for (int i = 0; i < 2; i++) {
+		_Atomic bool *flag = atomic_load(&s->flag[i]);
+
+		if (flag)
+			atomic_store(flag, true);
+	}
+}
+
 static void interrupted(fuse_req_t req, void *data)
 {
 	struct slow *s = data;
 
 	atomic_store(&s->interrupted, true);
 	atomic_store(&s->use.cancel, true);
+	set_flags(s);
 	if (!work_cancel(s->pool, &s->work))
 		return;         /* it runs: it looks at the flag */
 	reply_err(req, -EINTR);
@@ -42,6 +53,18 @@ void slow_start(struct slow *s, fuse_req_t req, struct work_pool *pool,
 		return;
 	reply_err(slow_end(s), -EINTR);
 	free(s);
+}
+
+/* libfuse calls interrupted() at once if there was one, and waits for a call
+ * that runs: between the two settings nobody looks at the flags. */
+void slow_watch(struct slow *s, _Atomic bool *a, _Atomic bool *b)
+{
+	fuse_req_interrupt_func(s->req, NULL, NULL);
+	atomic_store(&s->flag[0], a);
+	atomic_store(&s->flag[1], b);
+	if (slow_interrupted(s))
+		set_flags(s);
+	fuse_req_interrupt_func(s->req, interrupted, s);
 }
 
 fuse_req_t slow_end(struct slow *s)

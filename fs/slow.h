@@ -17,6 +17,7 @@ struct slow {
 	struct long_work use;           /* of an image; an interrupt sets
 					 * use.cancel as well */
 	void (*run)(struct slow *s);
+	_Atomic bool *_Atomic flag[2];  /* slow_watch() */
 };
 
 /*
@@ -26,6 +27,9 @@ struct slow {
  */
 void slow_start(struct slow *s, fuse_req_t req, struct work_pool *pool,
 		void (*run)(struct slow *s));
+/* From now on an interrupt, also one that came already, sets these as well.
+ * With NULL: no longer; on return nobody is about to. */
+void slow_watch(struct slow *s, _Atomic bool *a, _Atomic bool *b);
 /* No interrupt can come any more: before the reply.  Returns the request. */
 fuse_req_t slow_end(struct slow *s);
 

@@ -28,6 +28,7 @@ static const struct child_kind {
 	{ NODE_CHECK_JSON, "check.json", false },
 	{ NODE_CTL, "ctl", true },
 	{ NODE_STATUS, "status", true },
+	{ NODE_JOBS, "jobs", true },
 	{ NODE_PARTITIONS, "partitions", false },
 	{ NODE_IMAGE, "backing", false },
 };
@@ -82,16 +83,24 @@ static mode_t dir_mode(mode_t file)
 	return S_IFDIR | r | r >> 2;
 }
 
+/* Do names come to a directory, or go from it, by commands? */
+static bool may_change(const struct node *n)
+{
+	if (!n->dir || n->layer)
+		return false;
+	return n->dir->unlink || (n->dir->make && n->mnt->opt->rw);
+}
+
 static mode_t mode_of(const struct node *n, mode_t host)
 {
 	const struct fs_options *o = n->mnt->opt;
 
 	if (o->has_umask)
 		host = 0777 & ~o->umask;
-	if (!n->ops)
-		return dir_mode(host);
 	/* Of what may be done, not of what may be read: his who owns it. */
-	if (n->kind == NODE_CTL)
+	if (!n->ops)
+		return dir_mode(host) | (may_change(n) ? 0200 : 0);
+	if (n->ops->control)
 		return S_IFREG | n->ops->mode;
 	if (!o->rw || n->layer)
 		host &= ~(mode_t)0222;
@@ -305,18 +314,26 @@ int tree_lookup(struct node *dir, const char *name, enum patience p,
 	case NODE_PARTITIONS:
 		return lookup_partition(dir, name, p, child);
 	default:
-		return -ENOTDIR;
+		return dir->dir ? dir->dir->lookup(dir, name, p, child) :
+				  -ENOTDIR;
 	}
 }
 
 /* An image's own directory is asked for again soon: another file may have taken
  * its name. */
-static double name_timeout(const struct node *n)
+static double name_timeout(const struct node *dir, const struct node *n)
 {
+	if (dir->dir)
+		return 0;
 	return n->kind == NODE_IMAGE && !n->layer ? 1.0 : mimage_timeout(n->m);
 }
 
-int tree_entry(struct node *child, enum patience p,
+double tree_no_entry_timeout(const struct node *dir)
+{
+	return dir->dir ? 0 : 1.0;
+}
+
+int tree_entry(const struct node *dir, struct node *child, enum patience p,
 	       struct fuse_entry_param *e)
 {
 	int ret;
@@ -324,7 +341,7 @@ int tree_entry(struct node *child, enum patience p,
 	memset(e, 0, sizeof(*e));
 	e->ino = child->ino;
 	e->generation = 1;
-	e->entry_timeout = name_timeout(child);
+	e->entry_timeout = name_timeout(dir, child);
 	ret = tree_attr(child, p, &e->attr, &e->attr_timeout);
 	if (!ret)
 		node_looked_up(child);
@@ -333,8 +350,7 @@ int tree_entry(struct node *child, enum patience p,
 
 /* ---- listing ----------------------------------------------------------------------------- */
 
-/* Takes @node. */
-static void list_add(struct listing *l, const char *name, struct node *node)
+void listing_add(struct listing *l, const char *name, struct node *node)
 {
 	struct listed *grown;
 
@@ -356,7 +372,7 @@ static void list_images(struct node *dir, struct listing *l)
 	autofree struct mimage **images = folders_list(dir->mnt, &n);
 
 	for (size_t i = 0; i < n; i++) {
-		list_add(l, images[i]->name,
+		listing_add(l, images[i]->name,
 			 node_get(dir->mnt, images[i], NODE_IMAGE, 0, 0));
 		mimage_unref(images[i]);
 	}
@@ -369,7 +385,7 @@ static void list_files(struct node *dir, const struct facts *f,
 		const struct child_kind *c = &image_children[i];
 
 		if (has_child(f, dir->layer, c))
-			list_add(l, c->name, node_get(dir->mnt, dir->m, c->kind,
+			listing_add(l, c->name, node_get(dir->mnt, dir->m, c->kind,
 						      child_layer(dir, c), 0));
 	}
 }
@@ -386,10 +402,10 @@ static void list_partitions(struct node *dir, const struct facts *f,
 		if (t->list[i].container)
 			continue;
 		snprintf(name, sizeof(name), "%u", t->list[i].number);
-		list_add(l, name, node_get(dir->mnt, dir->m, NODE_PARTITION,
+		listing_add(l, name, node_get(dir->mnt, dir->m, NODE_PARTITION,
 					   dir->layer, t->list[i].number));
 	}
-	list_add(l, "table.json", node_get(dir->mnt, dir->m, NODE_TABLE,
+	listing_add(l, "table.json", node_get(dir->mnt, dir->m, NODE_TABLE,
 					   dir->layer, 0));
 }
 
@@ -406,9 +422,10 @@ int tree_list(struct node *dir, enum patience p, struct listing *l)
 		return 0;
 	}
 	ret = mimage_check_path(dir->m);
-	if (ret)
-		return ret;
-	ret = get_facts_now(dir, p, &f);
+	if (!ret && dir->dir)
+		return dir->dir->list(dir, p, l);
+	if (!ret)
+		ret = get_facts_now(dir, p, &f);
 	if (ret)
 		return ret;
 	if (dir->kind == NODE_PARTITIONS)

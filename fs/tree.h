@@ -5,9 +5,6 @@
 
 #include "fs/mimage.h"
 
-/* Whether an answer may wait for a disk. */
-enum patience { AT_ONCE, MAY_WAIT };
-
 /* All return 0 or an errno; -EAGAIN only AT_ONCE: ask again on a worker. */
 
 /* Attributes of @n and for how long they hold. */
@@ -16,9 +13,11 @@ int tree_attr(struct node *n, enum patience p, struct stat *st,
 /* The child of @dir; counted.  -ENOENT. */
 int tree_lookup(struct node *dir, const char *name, enum patience p,
 		struct node **child);
-/* An entry for the kernel; @e's node has been counted by node_looked_up(). */
-int tree_entry(struct node *child, enum patience p,
+/* An entry of @dir for the kernel; @e's node has been counted by node_looked_up(). */
+int tree_entry(const struct node *dir, struct node *child, enum patience p,
 	       struct fuse_entry_param *e);
+/* How long a name is known not to be there, seconds. */
+double tree_no_entry_timeout(const struct node *dir);
 
 /* What a directory holds, at one instant. */
 struct listing {
@@ -29,6 +28,8 @@ struct listing {
 	size_t nr;
 };
 int tree_list(struct node *dir, enum patience p, struct listing *l);
+/* Takes @node. */
+void listing_add(struct listing *l, const char *name, struct node *node);
 void listing_free(struct listing *l);
 
 /* Where the node's bytes are, for statfs: a path, or NULL. */

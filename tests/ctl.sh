@@ -83,7 +83,11 @@ for _ in range(2):
     assert os.pread(fd, 4, 8) == b'comm'
 assert put(b'commit') == 'ENOTSUP'
 assert put(b'convert a b') == 'EINVAL'
-assert put(b'flush &') == 'ENOTSUP'
+assert put(b'flush &') == 7
+assert os.pread(fd, 4096, 0) == b'1\n', os.pread(fd, 4096, 0)
+assert put(b"flush '") == 'EINVAL'
+assert os.pread(fd, 4096, 0) == b'A quote is not closed\n'
+assert put(b"'fl'\\u\"sh\"") == 10
 assert put(b'flush\0') == 'EINVAL'
 assert put(b'flush\n' * 682) == 4092
 assert put(b' ' * 4097) == 'E2BIG'

@@ -148,6 +148,7 @@ SCRIPT_TESTS += tests/mount-requests.sh
 SCRIPT_TESTS += tests/views-many-extents.py
 SCRIPT_TESTS += tests/mount-loop.sh
 SCRIPT_TESTS += tests/ctl.sh
+SCRIPT_TESTS += tests/ctl-jobs.py
 
 # ---- data ----
 TEST_FILES += tests/testlib.py

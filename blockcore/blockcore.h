@@ -30,6 +30,7 @@
 struct codec;           /* deflate, zstd: codec.h */
 struct cipher;          /* keys and IV rule of one encrypted payload */
 struct engine;
+struct format_bitmaps;  /* bitmap.h */
 struct image;
 struct image_info;
 struct check_result;
@@ -221,6 +222,9 @@ struct format {
 	 */
 	int  (*journal)(struct image *img, const struct journal_page *pages,
 			size_t n, size_t *done);
+
+	/* Persistent dirty bitmaps (bitmap.h).  NULL: cannot. */
+	const struct format_bitmaps *bitmaps;
 
 	const struct format_admin *admin;
 };

@@ -33,9 +33,11 @@ static ssize_t copy_in_place(struct image *img, uint64_t to,
 
 	epoch_enter(img->eng);
 	n = img->fmt->map(&img->live, to, len, &ext);
-	if (!n && in_place(&ext))
-		n = file_copy(ext.file, ext.host, from->file, from->host,
-			      min_u64(len, ext.len));
+	if (!n && in_place(&ext)) {
+		len = min_u64(len, ext.len);
+		bitmaps_mark(img->eng, to, len);
+		n = file_copy(ext.file, ext.host, from->file, from->host, len);
+	}
 	epoch_exit(img->eng);
 	return n;
 }
@@ -77,6 +79,7 @@ static ssize_t copy_units(struct image *img, uint64_t to,
 		ret = claim_take(img->eng, &claim, to, to + len);
 	if (ret)
 		return ret;
+	bitmaps_mark(img->eng, to, len);
 	n = copy_claimed(img, to, from, len);
 	claim_drop(img->eng, &claim);
 	return n;

@@ -8,6 +8,7 @@
  *   flush.c   the gate, the stages, durability
  *   space.c   host space from "dropped" to "free"
  *   unit.c    decoded units
+ *   bits.c, bitmap.c, bitmap-admin.c    dirty bitmaps
  *   read.c, write.c, unmap.c    bytes
  *   walk.c    extents through the chain
  *   repair.c  check -r
@@ -16,6 +17,7 @@
 #ifndef BLOCKCORE_ENGINE_INT_H
 #define BLOCKCORE_ENGINE_INT_H
 
+#include "bitmap.h"
 #include "engine.h"
 
 #include <pthread.h>
@@ -78,6 +80,15 @@ struct retired {
 	uint64_t epoch;         /* readers of this and older ones may see it */
 };
 
+struct tracking;
+
+struct bitmap_state {
+	pthread_mutex_t lock;
+	struct bitmap_set set;          /* lock */
+	bool listed;                    /* lock: the set is that of the file */
+	struct tracking *_Atomic tracking; /* what records; NULL: nothing */
+};
+
 struct engine {
 	struct image *img;
 	struct claims claims;
@@ -102,6 +113,8 @@ struct engine {
 	struct retired *waiting;        /* unlinked on disk; readers may be
 					 * there */
 	_Atomic bool has_retired;
+
+	struct bitmap_state bitmaps;
 };
 
 /* Before any change: marks the image dirty, once (rule 12), and says why it
@@ -168,6 +181,18 @@ int unit_read(const struct extent *ext, void *buf, size_t len);
 /* The host bytes may soon hold something else. */
 void unit_forget(const struct file *f, uint64_t host, uint64_t len);
 uint64_t unit_cache_used(void);
+
+/* ---- dirty bitmaps -------------------------------------------------------- */
+
+/* Before the guest's bytes change, in an epoch or under a claim that lasts
+ * until they have. */
+void bitmaps_mark(struct engine *e, uint64_t off, uint64_t len);
+void bitmaps_init(struct engine *e);
+void bitmaps_destroy(struct engine *e);
+/* By mark(): what records is marked as in use in the file. */
+int bitmaps_use_tracked(struct image *img);
+/* In a quiet image after a flush: stores what changed, durably. */
+int bitmaps_store(struct image *img);
 
 /* ---- bytes ---------------------------------------------------------------- */
 

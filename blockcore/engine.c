@@ -38,6 +38,7 @@ struct engine *engine_new(struct image *img)
 	pthread_mutex_init(&e->dirty_lock, NULL);
 	pthread_mutex_init(&e->mark_lock, NULL);
 	pthread_mutex_init(&e->retired_lock, NULL);
+	bitmaps_init(e);
 	return e;
 }
 
@@ -45,6 +46,7 @@ void engine_free(struct engine *e)
 {
 	if (!e)
 		return;
+	bitmaps_destroy(e);
 	meta_drop_all(e);
 	space_drop_all(e);
 	epochs_destroy(&e->epochs);
@@ -70,6 +72,8 @@ static int mark(struct engine *e)
 		return 0;
 	if (img->fmt->dirty && !knobs.no_dirty_mark)
 		ret = img->fmt->dirty(img);
+	if (!ret)
+		ret = bitmaps_use_tracked(img);
 	if (!ret && img->fmt->dirty)
 		ret = sync_files(img);
 	if (!ret)
@@ -95,20 +99,21 @@ int engine_begin(struct engine *e)
 int engine_clean(struct image *img)
 {
 	struct engine *e = img->eng;
-	int ret = image_flush(img);
+	int ret = image_flush(img), lost;
 
 	/* What the first flush dropped is given back and written by another. */
 	if (!ret && image_is_dirty(img))
 		ret = image_flush(img);
 	if (ret || !atomic_load(&e->marked))
 		return ret;
+	lost = bitmaps_store(img);
 	if (img->fmt->clean)
 		ret = img->fmt->clean(img);
 	if (!ret)
 		ret = sync_files(img);
 	if (!ret)
 		atomic_store(&e->marked, false);
-	return ret;
+	return ret ? ret : lost;
 }
 
 void image_corrupt(struct image *img, const char *fmt, ...)

@@ -22,6 +22,11 @@ void engine_free(struct engine *eng);
  */
 int engine_clean(struct image *img);
 
+/* The image is about to be writable: its bitmaps are loaded, and record.  And it
+ * is no more: they are those of the file (bitmap.c). */
+int bitmaps_begin(struct image *img, struct err *err);
+void bitmaps_end(struct image *img);
+
 /* The image that @f shows as a file (file_from_image_take()), or NULL. */
 struct image *image_of_file(struct file *f);
 
@@ -49,6 +54,7 @@ struct knobs {
 	bool no_sticky;         /* rule 6: a failed sync is forgotten */
 	bool no_forget;         /* rule 17: stale pages stay cached */
 	bool no_dirty_mark;     /* rule 12 */
+	bool no_bitmap_mark;    /* rule 12: bitmaps never say "in use" */
 	/* Not a switch: the file that a child is instead of the one of that
 	 * name, with a reference (the judge's disks). */
 	struct file *(*child)(const char *name);

@@ -258,7 +258,8 @@ static int open_on_file(const struct opening *op, struct image *img,
 		return ret;
 	img->writable = img->want_write;
 	img->live = (struct view) { .img = img, .size = image_size(img) };
-	return image_open_backing(op, img, err);
+	ret = img->writable ? bitmaps_begin(img, err) : 0;
+	return ret ? ret : image_open_backing(op, img, err);
 }
 
 static struct image *image_new(const struct opening *op,

@@ -72,6 +72,8 @@ static int upgrade_locked(struct image *img, struct err *err)
 	else if (!img->fmt->reserve && !img->fmt->probed_guard)
 		ret = err_set(err, -ENOTSUP, "Format driver '%s' cannot write",
 			      img->fmt->name);
+	if (!ret)
+		ret = bitmaps_begin(img, err);
 	if (ret) {
 		img->want_write = false;
 		(void)image_lock(img, false, NULL);
@@ -113,6 +115,7 @@ int image_downgrade(struct image *img, struct err *err)
 	ret = engine_clean(img);
 	if (ret)
 		err_errno(err, ret, "Could not flush '%s'", img->name);
+	bitmaps_end(img);
 	img->writable = false;
 	img->want_write = false;
 	failed = image_lock(img, false, err);

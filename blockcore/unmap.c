@@ -32,6 +32,7 @@ static ssize_t clear_in_place(struct image *img, uint64_t off, uint64_t len,
 	ret = img->fmt->map(&img->live, off, len, &ext);
 	if (!ret && in_place(&ext)) {
 		len = min_u64(len, ext.len);
+		bitmaps_mark(img->eng, off, len);
 		pause_point("write:mapped");
 		if (how == UNMAP_FREE)
 			ret = file_discard(ext.file, ext.host, len);
@@ -140,6 +141,7 @@ static int unmap_units(struct image *img, uint64_t off, uint64_t len,
 							  img->unit));
 		if (ret)
 			return ret;
+		bitmaps_mark(e, off, len);
 		ret = unmap_claimed(img, off, len, how, &done);
 		claim_drop(e, &claim);
 	}

@@ -26,6 +26,7 @@ static ssize_t write_in_place(struct image *img, const void *buf, size_t len,
 	ret = img->fmt->map(&img->live, off, len, &ext);
 	if (!ret && in_place(&ext)) {
 		len = min_u64(len, ext.len);
+		bitmaps_mark(img->eng, off, len);
 		pause_point("write:mapped");
 		ret = file_write(ext.file, buf, len, ext.host);
 		if (!ret)
@@ -177,8 +178,10 @@ static ssize_t write_units(struct image *img, const void *buf, size_t len,
 		return ret;
 	ret = image_map(&img->live, off, len, &ext);
 	/* Somebody may have given it a place while we waited. */
-	if (!ret && !in_place(&ext))
+	if (!ret && !in_place(&ext)) {
+		bitmaps_mark(e, off, len);
 		ret = store_claimed(img, &ext, buf, len, off);
+	}
 	claim_drop(e, &claim);
 	return ret;
 }
@@ -245,6 +248,7 @@ static int store_packed_claimed(struct image *img, const void *packed, size_t n,
 		ret = claim_take(img->eng, &claim, off, off + img->unit);
 	if (ret)
 		return ret;
+	bitmaps_mark(img->eng, off, img->unit);
 	ret = store_packed(img, packed, n, off);
 	claim_drop(img->eng, &claim);
 	return ret;

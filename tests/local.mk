@@ -16,6 +16,7 @@ TEST_FILES =
 tests_libtest_a_SOURCES =
 
 # ---- unit tests ----
+UNIT_TESTS += tests/unit/test-bits
 UNIT_TESTS += tests/unit/test-cmdline
 tests_unit_test_cmdline_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-codec

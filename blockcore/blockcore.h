@@ -260,6 +260,15 @@ struct format_admin {
 	 */
 	int (*repair)(struct image *img, unsigned fix,
 		      struct check_result *res);
+	/*
+	 * Writes the name and format of another backing file, or of none (@name
+	 * NULL), into the header of a writable image (image_change_backing()).
+	 * Whenever the power fails, the old or the new one is there.  Leaves
+	 * img->backing and the names in memory to the caller.  NULL:
+	 * -ENOTSUP.
+	 */
+	int (*change_backing)(struct image *img, const char *name,
+			      const char *format, struct err *err);
 };
 
 /* All formats of this build, in probing order; ends with NULL. */
@@ -437,6 +446,18 @@ enum check_fix {
 	CHECK_FIX_ERRORS = 1 << 1,
 };
 int image_repair(struct image *img, unsigned fix, struct check_result *res);
+/*
+ * Another backing file, or none (@name NULL), in the header and as
+ * img->backing_name and _fmt; durable on return.  The chain that is open stays:
+ * what is to be read through the new one is the caller's business.  -ENOTSUP:
+ * the format cannot; -EINVAL, -ENOSPC: it cannot store this name.  @err may
+ * stay without a sentence.
+ */
+int image_change_backing(struct image *img, const char *name,
+			 const char *format, struct err *err);
+/* For formats: a string that others may still be reading is freed when the
+ * image is closed.  NULL is allowed. */
+void image_keep_string(struct image *img, char *old);
 /* Raw only for now: grows the virtual size. */
 int image_grow(struct image *img, uint64_t size, struct err *err);
 

@@ -12,6 +12,7 @@
  *   read.c, write.c, unmap.c    bytes
  *   walk.c    extents through the chain
  *   repair.c  check -r
+ *   admin.c   changes of the whole image
  *   engine.c  birth, death, marks
  */
 #ifndef BLOCKCORE_ENGINE_INT_H
@@ -107,6 +108,10 @@ struct engine {
 
 	pthread_mutex_t mark_lock;      /* fmt->dirty() runs once */
 	_Atomic bool marked;
+
+	pthread_mutex_t strings_lock;
+	char **strings;                 /* image_keep_string() */
+	size_t nr_strings;
 
 	pthread_mutex_t retired_lock;
 	struct retired *dropped;        /* unlinked in memory only */

@@ -39,6 +39,7 @@ struct engine *engine_new(struct image *img)
 	pthread_mutex_init(&e->mark_lock, NULL);
 	pthread_mutex_init(&e->retired_lock, NULL);
 	bitmaps_init(e);
+	pthread_mutex_init(&e->strings_lock, NULL);
 	return e;
 }
 
@@ -49,6 +50,9 @@ void engine_free(struct engine *e)
 	bitmaps_destroy(e);
 	meta_drop_all(e);
 	space_drop_all(e);
+	for (size_t i = 0; i < e->nr_strings; i++)
+		free(e->strings[i]);
+	free(e->strings);
 	epochs_destroy(&e->epochs);
 	claims_destroy(&e->claims);
 	pthread_rwlock_destroy(&e->gate);
@@ -56,6 +60,7 @@ void engine_free(struct engine *e)
 	pthread_mutex_destroy(&e->dirty_lock);
 	pthread_mutex_destroy(&e->mark_lock);
 	pthread_mutex_destroy(&e->retired_lock);
+	pthread_mutex_destroy(&e->strings_lock);
 	free(e);
 }
 

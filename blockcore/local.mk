@@ -24,6 +24,7 @@ libimgcore_a_SOURCES += blockcore/options.c
 libimgcore_a_SOURCES += blockcore/size.c
 libimgcore_a_SOURCES += blockcore/create.h
 libimgcore_a_SOURCES += blockcore/report.h
+libimgcore_a_SOURCES += blockcore/admin.c
 libimgcore_a_SOURCES += blockcore/repair.c
 libimgcore_a_SOURCES += blockcore/report.c
 libimgcore_a_SOURCES += blockcore/report-map.c

@@ -26,6 +26,7 @@ libimgcore_a_SOURCES += formats/qcow2-create.c
 libimgcore_a_SOURCES += formats/qcow2-data.c
 libimgcore_a_SOURCES += formats/qcow2-data-create.c
 libimgcore_a_SOURCES += formats/qcow2-replay.c
+libimgcore_a_SOURCES += formats/qcow2-header.c
 libimgcore_a_SOURCES += formats/qcow2-info.c
 libimgcore_a_SOURCES += formats/qcow2-layout.c
 libimgcore_a_SOURCES += formats/qcow2-layout.h

@@ -12,7 +12,6 @@
 #include <inttypes.h>
 #include <unistd.h>
 
-#define FEATURES_MIN_CLUSTER 8192u      /* below: no feature name table */
 #define SIZE_LIMIT (INT64_MAX - (int64_t)GiB + 1)  /* of any file */
 #define COMPAT_HINT "compatibility level 1.1 and above (use version=v3 or " \
 		    "greater)"
@@ -300,20 +299,6 @@ static int parse_size(struct params *p, uint64_t size, struct err *err)
 
 /* ---- the header ---------------------------------------------------------- */
 
-static const struct {
-	unsigned char type, bit;
-	char name[46];
-} feature_names[] = {
-	{ 0, 0, "dirty bit" },
-	{ 0, 1, "corrupt bit" },
-	{ 0, 2, "external data file" },
-	{ 0, 3, "compression type" },
-	{ 0, 4, "extended L2 entries" },
-	{ 1, 0, "lazy refcounts" },
-	{ 2, 0, "bitmaps" },
-	{ 2, 1, "raw external data" },
-};
-
 static void put_fixed(const struct params *p, const struct layout *l,
 		      uint64_t l1, unsigned char *h)
 {
@@ -364,9 +349,9 @@ static size_t put_tail(const struct params *p, unsigned char *h)
 	if (p->data_file)
 		at = put_ext(h, at, QEXT_DATA_FILE, p->data_file,
 			     strlen(p->data_file));
-	if (p->version >= 3 && 1u << p->cluster_bits >= FEATURES_MIN_CLUSTER)
-		at = put_ext(h, at, QEXT_FEATURES, feature_names,
-			     sizeof(feature_names));
+	if (qcow2_header_has_names(p->version, p->cluster_bits))
+		at = put_ext(h, at, QEXT_FEATURES, qcow2_feature_names,
+			     sizeof(qcow2_feature_names));
 	at += 8;        /* QEXT_END */
 	if (!p->backing)
 		return at;
@@ -647,4 +632,5 @@ const struct format_admin qcow2_admin = {
 	.info = qcow2_info,
 	.check = qcow2_check,
 	.repair = qcow2_repair,
+	.change_backing = qcow2_change_backing,
 };

@@ -14,7 +14,7 @@
 
 #define HEAD_BYTES 512          /* covers every fixed field */
 #define NAME_MAX_BYTES 1023     /* backing file name */
-#define EXT_FORMAT_MAX 16       /* backing format: less than this */
+#define EXT_FORMAT_MAX (QCOW2_MAX_BACKING_FMT + 1)
 #define BITMAP_DIR_MAX UINT64_C(67107840)
 
 static int qcow2_probe(const struct probe *p)
@@ -524,6 +524,7 @@ static void qcow2_close(struct image *img)
 	free(q->exts);
 	free(q->data_file);
 	qcow2_data_close(img);
+	pthread_mutex_destroy(&q->header);
 	pthread_mutex_destroy(&q->turn);
 	pthread_mutex_destroy(&q->tables);
 	pthread_mutex_destroy(&q->alloc);
@@ -564,6 +565,7 @@ static int qcow2_open(struct image *img, struct err *err)
 	pthread_mutex_init(&q->tables, NULL);
 	pthread_mutex_init(&q->alloc, NULL);
 	pthread_mutex_init(&q->turn, NULL);
+	pthread_mutex_init(&q->header, NULL);
 	ret = header_read(img, err);
 	if (!ret) {
 		img->unit = 1u << q->cluster_bits;
@@ -612,9 +614,12 @@ int qcow2_dirty(struct image *img)
 		return ret;
 	be64_put(bytes, keep);
 	ret = file_write(img->file, bytes, sizeof(bytes), QH_AUTOCLEAR);
-	if (!ret)
-		q->autoclear = keep;
-	return ret;
+	if (ret)
+		return ret;
+	/* The page is clean: nothing has changed yet. */
+	meta_forget(img, img->file, 0, SECTOR_SIZE);
+	q->autoclear = keep;
+	return 0;
 }
 
 /* A cluster that was filled only in part may lack its end (QEMU's files end

@@ -5,6 +5,7 @@
  * read entries and reference counts.  All numbers on disk are big-endian.
  *
  *   qcow2-open.c    probe, header, header extensions, dirty marks
+ *   qcow2-header.c  another header for an image in use
  *   qcow2-map.c     guest offset -> extent
  *   qcow2-blocks.c  refcount table and blocks, how they grow
  *   qcow2-alloc.c   reference counts, free clusters
@@ -73,6 +74,7 @@ enum {
 };
 #define QEXT_BACKING_FORMAT 0xe2792acau
 #define QFEATURE_ENTRY 48               /* type u8, bit u8, name[46] */
+#define QFEATURE_NAMES 8                /* that we write */
 
 /* Bitmaps extension. */
 enum {
@@ -135,6 +137,7 @@ enum {
 #define QCOW2_MAX_BITMAPS 65535
 #define QCOW2_MAX_HOST (UINT64_C(1) << 56)
 #define QCOW2_MAX_BACKING_NAME 1023
+#define QCOW2_MAX_BACKING_FMT 15
 
 /* A header extension as found, in the order of the file. */
 struct qcow2_ext {
@@ -171,6 +174,8 @@ struct qcow2 {
 	struct file *data;              /* NULL: guest data is in img->file */
 	bool raw;                       /* what the guest reads is, always,
 					 * what @data holds */
+	pthread_mutex_t header;         /* who rewrites the header; outside of
+					 * all others here */
 	pthread_mutex_t turn;           /* see qcow2_raw_begin() */
 	_Atomic uint64_t turn_off, turn_end;
 
@@ -361,6 +366,51 @@ const char *qcow2_feature_name(const struct qcow2 *q, unsigned type,
 
 /* Before the first change: what the header must not say any more. */
 int qcow2_dirty(struct image *img);
+
+/* ---- qcow2-header.c ------------------------------------------------------ */
+
+struct qcow2_feature_name {
+	unsigned char type, bit;
+	char name[46];
+};
+extern const struct qcow2_feature_name qcow2_feature_names[QFEATURE_NAMES];
+/* Has such an image the table of these names? */
+bool qcow2_header_has_names(unsigned version, unsigned cluster_bits);
+/* Of a header that is written now. */
+uint32_t qcow2_header_length(const struct qcow2 *q, unsigned version);
+
+/* What a header says beside where the tables are.  Strings are the caller's;
+ * those of qcow2_header_get() the image's. */
+struct qcow2_header {
+	unsigned version;
+	uint64_t incompat, compat, autoclear;
+	const char *backing, *backing_fmt;      /* NULL: none */
+	const char *data_file;                  /* NULL: none */
+	uint32_t nb_bitmaps;                    /* 0: no extension */
+	uint64_t bitmaps_size, bitmaps_offset;
+};
+void qcow2_header_get(const struct image *img, struct qcow2_header *h);
+/*
+ * Writes a header that says @h and keeps extensions and fields that nobody here
+ * knows.  Durable on return; whenever the power fails, the header is the old or
+ * the new one.  What @h points at must be durable before.  Flushes: the caller
+ * holds no lock.  What the image remembers (struct qcow2) is @h then, but not
+ * img->backing_name and _fmt (image_change_backing()).  -EINVAL: a name is too
+ * long; -ENOSPC: they do not fit into the cluster.
+ */
+int qcow2_header_set(struct image *img, const struct qcow2_header *h);
+int qcow2_change_backing(struct image *img, const char *name,
+			 const char *format, struct err *err);
+/*
+ * The first page, for a field that says where a table is (L1, refcount table,
+ * snapshots, size), and bytes of it, inside of the gate.  All that changes this
+ * page belongs to STAGE_SPACE_ROOT: such a field is durable before entries of
+ * L2 and L1 that changed with it, and what it points at must be written around
+ * the cache (or flushed) before.
+ */
+int qcow2_header_pin(struct image *img, struct mpage **pg);
+void qcow2_header_put(struct mpage *pg, unsigned at, const void *bytes,
+		      size_t len);
 
 /* ---- qcow2-replay.c ------------------------------------------------------ */
 

@@ -345,6 +345,67 @@ static int qed_create(struct file *f, const struct options *o, uint64_t size,
 	return ret ? err_errno(err, ret, "Could not write the new image") : 0;
 }
 
+/* ---- another backing file ------------------------------------------------ */
+
+/* Where the new name goes: sector 0 is written as a whole, and beyond it the
+ * old name is not overwritten. */
+static int place_name(const struct qed *q, const unsigned char *h, size_t len,
+		      uint32_t *at)
+{
+	uint32_t old = le32_at(h + H_BACKING_OFFSET);
+	uint32_t end = old + le32_at(h + H_BACKING_LEN);
+
+	*at = H_LENGTH;
+	if (H_LENGTH + len > SECTOR_SIZE && q->features & F_BACKING &&
+	    old < H_LENGTH + len && end > H_LENGTH)
+		*at = (uint32_t)round_up(end, SECTOR_SIZE);
+	return range_within(*at, len, q->header_size) ? 0 : -ENOSPC;
+}
+
+static uint64_t backing_features(const struct qed *q, const char *name,
+				 const char *format)
+{
+	uint64_t other = q->features & ~(F_BACKING | F_BACKING_RAW);
+
+	if (!name)
+		return other;
+	return other | F_BACKING |
+	       (format && !strcmp(format, "raw") ? F_BACKING_RAW : 0);
+}
+
+/* The name first, then the sector that leads to it. */
+static int qed_change_backing(struct image *img, const char *name,
+			      const char *format, struct err *err)
+{
+	struct qed *q = qed_of(img);
+	uint64_t features = backing_features(q, name, format);
+	size_t len = name ? strlen(name) : 0;
+	unsigned char h[SECTOR_SIZE];
+	uint32_t at = H_LENGTH;
+	int ret = file_read(img->file, h, sizeof(h), 0);
+
+	(void)err;      /* the reason says it all */
+	if (len > MAX_BACKING_NAME)
+		return -EINVAL;
+	if (!ret && name)
+		ret = place_name(q, h, len, &at);
+	if (!ret && len && at + len > SECTOR_SIZE)
+		ret = file_write(img->file, name, len, at);
+	if (!ret)
+		ret = repair_barrier(img);
+	if (ret)
+		return ret;
+	if (at < SECTOR_SIZE)
+		memcpy(h + at, name ? name : "", min_u64(len, SECTOR_SIZE - at));
+	le64_put(h + H_FEATURES, features);
+	le32_put(h + H_BACKING_OFFSET, at);
+	le32_put(h + H_BACKING_LEN, (uint32_t)len);
+	ret = file_write(img->file, h, sizeof(h), 0);
+	if (!ret)
+		q->features = features;
+	return ret ? ret : repair_barrier(img);
+}
+
 /* ---- info, check --------------------------------------------------------- */
 
 /* The bit of an unfinished writer is not shown, as QEMU. */
@@ -368,6 +429,7 @@ static const struct format_admin qed_admin = {
 	.create = qed_create,
 	.info = qed_info,
 	.check = qed_check,
+	.change_backing = qed_change_backing,
 };
 
 const struct format qed_format = {

@@ -34,6 +34,16 @@ static int target_check(const char *target, struct err *err)
 		       " image creation", n, target);
 }
 
+static bool same_file(const char *a, const char *b)
+{
+	struct stat sa, sb;
+
+	if (!strcmp(a, b))
+		return true;
+	return !stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev &&
+	       sa.st_ino == sb.st_ino;
+}
+
 /* The path behind an optional "file:". */
 static const char *target_path(const char *target)
 {
@@ -224,6 +234,23 @@ static int target_make(const struct image_create *c, struct file *f,
 	return ret;
 }
 
+/* What is emptied for guest data must hold nothing else. */
+static int data_file_check(const struct image_create *c, struct err *err)
+{
+	const char *data = options_str(c->options, "data_file", NULL);
+	const char *path = target_path(c->target);
+	const char *backing = options_str(c->options, "backing_file", NULL);
+	autofree char *full = backing ? spec_join(path, backing) : NULL;
+
+	if (data && same_file(data, path))
+		return err_set(err, -EINVAL, "Trying to create an image with"
+			       " the same filename as its data file");
+	if (data && full && same_file(data, full))
+		return err_set(err, -EINVAL, "Trying to create an image whose"
+			       " data file is its backing file");
+	return 0;
+}
+
 int image_create(const struct image_create *c, struct err *err)
 {
 	const struct format_admin *admin = c->fmt->admin;
@@ -236,6 +263,8 @@ int image_create(const struct image_create *c, struct err *err)
 			      SECTOR_SIZE);
 	if (admin->create_check)
 		ret = admin->create_check(c->options, whole.size, err);
+	if (!ret)
+		ret = data_file_check(c, err);
 	if (ret)
 		return ret;
 	ret = target_open(c->target, &f, &created, err);
@@ -260,16 +289,6 @@ static int set_backing(const struct create_request *req,
 		return err_set(err, -ENOTSUP, "Backing file format not"
 			       " supported for file format '%s'", fmt->name);
 	return 0;
-}
-
-static bool same_file(const char *a, const char *b)
-{
-	struct stat sa, sb;
-
-	if (!strcmp(a, b))
-		return true;
-	return !stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev &&
-	       sa.st_ino == sb.st_ino;
 }
 
 /* Names that could never work, before any file is looked at. */

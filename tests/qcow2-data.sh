@@ -20,6 +20,10 @@ refused 'power of two' data_file=d.raw,cluster_size=3k x.qcow2
 refused 'compatibility level' data_file=d.raw,compat=v2 x.qcow2
 refused 'Is a directory' data_file=d.raw /tmp
 refused 'No such file' data_file=nodir/d.raw x.qcow2
+refused 'same filename as its data file' data_file=d.raw d.raw
+refused 'same filename as its data file' data_file=$PWD/d.raw d.raw
+refused 'is its backing file' backing_file=d.raw,backing_fmt=raw,data_file=d.raw \
+	x.qcow2
 [ ! -e x.qcow2 ] || fail "a target was left"
 
 mkdir sub

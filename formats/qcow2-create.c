@@ -460,15 +460,21 @@ static int l2_write(struct maker *m, uint64_t index, uint64_t at,
 			  at << bits);
 }
 
-/* What the last cluster, the one before @end, has behind the disk's end. */
+/* What the last cluster, the one before @end, has behind the disk's end; of
+ * subclusters the last one: the others are said to be empty. */
 static int write_rest(struct maker *m, uint64_t end)
 {
 	uint64_t unit = UINT64_C(1) << m->p->cluster_bits;
-	uint64_t n = round_up(m->p->size, unit) - m->p->size;
+	uint64_t all = round_up(m->p->size, unit) - m->p->size, n = all;
+	uint64_t at = (end << m->p->cluster_bits) - all;
+	int ret = 0;
 
+	if (m->p->subs)
+		n %= unit / QSUBS;
+	if (n < all && end == layout_end(&m->l))
+		ret = file_truncate(m->l.file, at + n);
 	memset(m->l2_table, 0, unit);
-	return n ? file_write(m->l.file, m->l2_table, n,
-			      (end << m->p->cluster_bits) - n) : 0;
+	return ret || !n ? ret : file_write(m->l.file, m->l2_table, n, at);
 }
 
 /* The tables of a data file's clusters, which are where the guest has them. */

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What imgctl create makes is byte for byte qemu-img's file: cluster sizes,
-versions, refcount widths, sizes, preallocation, compression, backing files."""
+versions, refcount widths, sizes, preallocation, compression, backing files,
+subclusters, data files (which are as large, and take as much space)."""
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ IMGCTL = os.path.join(os.environ.get('top_builddir', '.'), 'imgctl')
 QEMU_IMG = '/usr/bin/qemu-img'
 ENV = dict(os.environ, IMGCTL_QEMU_COMPAT='7.2', LC_ALL='C')
 done = 0
+after_create = None
 
 
 def extents(fd, size):
@@ -43,9 +45,12 @@ def first_difference(a, b):
 
 
 def create(program, name, args):
-    return subprocess.run([program, 'create', '-q', '-f', 'qcow2', '-u',
-                           *args[:-1], name, args[-1]], env=ENV,
-                          capture_output=True, text=True, timeout=60)
+    p = subprocess.run([program, 'create', '-q', '-f', 'qcow2', '-u',
+                        *args[:-1], name, args[-1]], env=ENV,
+                       capture_output=True, text=True, timeout=60)
+    if after_create:
+        after_create(name)
+    return p
 
 
 def same(*args):
@@ -97,7 +102,60 @@ def preallocated():
     same('-o', 'cluster_size=2M,refcount_bits=64,preallocation=metadata',
          '600G')
     same('-o', 'cluster_size=16k,refcount_bits=64,preallocation=metadata',
-         '10G')
+         '2G')
+
+
+def subclusters():
+    for cs, width in ('16k', 1), ('64k', 16), ('2M', 64):
+        for mode in 'off', 'metadata', 'falloc', 'full':
+            for size in '1000000', '3M':
+                same('-o', 'extended_l2=on,cluster_size=%s,'
+                     'refcount_bits=%d,preallocation=%s'
+                     % (cs, width, mode), size)
+        for mode in 'off', 'metadata', 'falloc', 'full':
+            same('-o', 'extended_l2=on,lazy_refcounts=on,'
+                 'compression_type=zstd,cluster_size=%s,preallocation=%s'
+                 % (cs, mode), '-b', '../base,x.raw', '-F', 'raw', '5M')
+    same('-o', 'extended_l2=on,cluster_size=16k,refcount_bits=64,'
+         'preallocation=metadata', '1G')
+
+
+def data_files():
+    for options in '', ',extended_l2=on', ',cluster_size=4k', \
+            ',cluster_size=2M,refcount_bits=64', ',lazy_refcounts=on':
+        for raw in 'off', 'on':
+            for mode in 'off', 'metadata', 'falloc', 'full':
+                # (Of other sizes QEMU forgets the space again.)
+                for size in ('1000000', '6M') if mode == 'metadata' else \
+                        ('6M',):
+                    same_data('-o', 'data_file=DATA,data_file_raw=%s,'
+                              'preallocation=%s%s' % (raw, mode, options),
+                              size)
+
+
+def same_data(*args):
+    """As same(), each program's data file being DATA in turn."""
+    global after_create
+    kept = []
+
+    def keep(name):
+        kept.append(os.stat('DATA') if os.path.exists('DATA') else None)
+        if kept[-1]:
+            os.rename('DATA', name + '.data')
+
+    after_create = keep
+    same(*args)
+    after_create = None
+    a, b = kept
+    # QEMU's may end behind the disk, in its last cluster: then nothing that
+    # reads the disk is equal to it (cmp).
+    more = a.st_size - b.st_size if a and b else -1
+    if not 0 <= more < 2 << 20 or \
+            abs(a.st_blocks - b.st_blocks) > 16 + more // 512:
+        sys.exit('create %s: data files %s, %s' % (args, a, b))
+    os.truncate('theirs.data', b.st_size)
+    if first_difference('theirs.data', 'ours.data'):
+        sys.exit('create %s: the data files differ' % (args,))
 
 
 def large():
@@ -138,6 +196,8 @@ def main():
         os.chdir(tmp)
         matrix()
         preallocated()
+        subclusters()
+        data_files()
         large()
         refused()
     finally:

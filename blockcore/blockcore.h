@@ -63,6 +63,8 @@ enum extent_flag {
 	EXT_SHARED   = 1 << 0,  /* may not be overwritten in place */
 	EXT_PREALLOC = 1 << 1,  /* ZERO or HOLE whose @host space is
 				 * reserved */
+	EXT_OPAQUE   = 1 << 2,  /* qemu-img map does not look for holes of
+				 * @file in it */
 };
 
 struct extent {
@@ -88,6 +90,7 @@ struct extent {
 enum map_flag {
 	MAP_EXACT  = 1 << 0,    /* reporting: look below DATA for host holes
 				 * (the engine does; formats ignore it) */
+	MAP_AS_QEMU = 1 << 1,   /* ... but only where qemu-img does */
 };
 
 /* ---- formats ------------------------------------------------------------ */

@@ -115,7 +115,8 @@ static int step(struct map_cursor *c, struct strbuf *out, struct err *err)
 	struct run r;
 	int ret;
 
-	ret = walk_step(&c->view, c->at, c->end - c->at, 0, MAP_EXACT, &r);
+	ret = walk_step(&c->view, c->at, c->end - c->at, 0,
+			MAP_EXACT | MAP_AS_QEMU, &r);
 	if (ret)
 		return err_errno(err, ret, "Could not read file metadata");
 	c->at = r.off + r.len;

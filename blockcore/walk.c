@@ -79,6 +79,8 @@ static void fill_run(struct image *img, const struct extent *ext,
 	run->filename = ext->file ? ext->file->name : img->file->name;
 	run->has_host = ext->kind == EXT_DATA || ext->flags & EXT_PREALLOC;
 	run->host = run->has_host ? ext->host : 0;
+	if (flags & MAP_AS_QEMU && ext->flags & EXT_OPAQUE)
+		return;
 	if (ext->kind == EXT_DATA && flags & MAP_EXACT && !ext->cipher)
 		look_below(img, ext, run);
 }

@@ -216,6 +216,8 @@ static void decode(struct image *img, struct qcow2_l2 l2, uint64_t in,
 		return;
 	ext->host = (l2.e & QL2_HOST) + in;
 	ext->flags = ext->kind == EXT_DATA ? 0 : EXT_PREALLOC;
+	if (q->data)
+		ext->flags |= EXT_OPAQUE;
 	if (shared || !(l2.e & QCOPIED) || l2.subs != QSUBS_DATA)
 		ext->flags |= EXT_SHARED;
 }

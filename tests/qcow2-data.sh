@@ -58,3 +58,17 @@ qemu-img create -q -f qcow2 -o data_file=y.raw y.qcow2 1M
 rm y.raw
 ln y.qcow2 y.raw
 ! "$IMGCTL" map y.qcow2 2>err || fail "its own data file"
+
+# What map, info and check say of QEMU's is what qemu-img says.
+export IMGCTL_QEMU_COMPAT=7.2
+for o in off,extended_l2=on on,extended_l2=off off,preallocation=metadata \
+	off,extended_l2=on,preallocation=falloc on,preallocation=full; do
+	qemu-img create -q -f qcow2 -o data_file=m.raw,data_file_raw=$o m.qcow2 1M
+	qemu-io -c 'write -P 3 128k 70k' -c 'write -z 256k 64k' \
+		-c 'write -z -u 320k 64k' -c 'discard 128k 64k' m.qcow2 >/dev/null
+	for c in map 'map --output=json' info 'info --output=json' check; do
+		qemu-img $c m.qcow2 >theirs
+		"$IMGCTL" $c m.qcow2 >ours
+		diff theirs ours || fail "$c: data_file_raw=$o"
+	done
+done

@@ -272,6 +272,16 @@ struct format_admin {
 	 */
 	int (*change_backing)(struct image *img, const char *name,
 			      const char *format, struct err *err);
+	/*
+	 * Through image_empty(): the image stores nothing any more, every byte
+	 * reads through to what is below, and the file is as short as that
+	 * allows.  Nothing is dirty or in flight; by repair_write() and
+	 * repair_barrier(), and in such an order that a power failure leaves
+	 * leaks at most.  What was stored may be seen until then, unit by unit.
+	 * -EAGAIN: not in one go; the engine unmaps everything.  NULL: such
+	 * images are never emptied.
+	 */
+	int (*empty)(struct image *img);
 };
 
 /* All formats of this build, in probing order; ends with NULL. */
@@ -401,6 +411,12 @@ int image_close(struct image *img);
  * fmt->upgrade.  -ETXTBSY locked, -EROFS, -EUCLEAN ... and back. */
 int image_upgrade(struct image *img, struct err *err);
 int image_downgrade(struct image *img, struct err *err);
+/*
+ * The same for an image of a chain, which was opened read-only: commit writes
+ * to it.  With @grow also its size may change.  Its file is opened anew for
+ * writing where need be.  image_downgrade() goes back.
+ */
+int image_upgrade_base(struct image *img, bool grow, struct err *err);
 
 static inline uint64_t image_size(const struct image *img)
 {
@@ -461,6 +477,12 @@ int image_change_backing(struct image *img, const char *name,
 /* For formats: a string that others may still be reading is freed when the
  * image is closed.  NULL is allowed. */
 void image_keep_string(struct image *img, char *old);
+/*
+ * Drops everything that the image stores: it reads as what is below it.  Nobody
+ * else uses it meanwhile.  Durable on return.  -ENOTSUP: the format never does
+ * that (as QEMU's drivers).
+ */
+int image_empty(struct image *img);
 /* Raw only for now: grows the virtual size. */
 int image_grow(struct image *img, uint64_t size, struct err *err);
 

@@ -28,6 +28,9 @@ struct file_locks {
 int file_locks_set(struct file_locks *l, int fd, const char *name,
 		   unsigned used, unsigned unshared, struct err *err);
 
+/* @from becomes what @to is open on, and holds the same bytes. */
+int file_locks_move(struct file_locks *l, int from, int to, const char *name);
+
 /* What a protocol node asks for (file-node.c); texts are the node's. */
 struct posix_args {
 	const char *driver;     /* "file", "host_device", "host_cdrom" */

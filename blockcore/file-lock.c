@@ -10,6 +10,7 @@
 #include "file-internal.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 enum {
 	NR_PERMS = 4,           /* consistent read .. resize */
@@ -154,6 +155,32 @@ int file_locks_set(struct file_locks *l, int fd, const char *name,
 	drop(fd, ret ? want & ~held : held & ~want);
 	if (ret)
 		return ret;
+	l->used = used;
+	l->unshared = unshared;
+	return 0;
+}
+
+int file_locks_move(struct file_locks *l, int from, int to, const char *name)
+{
+	unsigned used, unshared, held;
+	int ret;
+
+	with_lock(&l->lock);
+	used = l->used;
+	unshared = l->unshared;
+	held = byte_set(used, unshared);
+	if (dup3(to, from, O_CLOEXEC) < 0)
+		return -errno;
+	l->used = l->unshared = 0;
+	if (!held)
+		return 0;
+	ret = take(from, held, NULL);
+	if (!ret)
+		ret = test(from, name, used, unshared, NULL);
+	if (ret) {
+		drop(from, held);
+		return ret;
+	}
 	l->used = used;
 	l->unshared = unshared;
 	return 0;

@@ -14,6 +14,7 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 
 #define BOUNCE (1 * MiB)
@@ -405,6 +406,28 @@ static int posix_lock(struct file *f, unsigned used, unsigned unshared,
 	return file_locks_set(&p->locks, p->fd, f->name, used, unshared, err);
 }
 
+/*
+ * The same inode by another open file description, which takes the place of the
+ * old one: calls that are under way end on that.  Its locks go with it; they are
+ * taken again at once, and if somebody was faster that is an error.
+ */
+static int posix_make_writable(struct file *f)
+{
+	struct posix *p = to_posix(f);
+	int flags = fcntl(p->fd, F_GETFL), fd, ret;
+	char path[32];
+
+	if (flags < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", p->fd);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | (flags & O_DIRECT));
+	if (fd < 0)
+		return -errno;
+	ret = file_locks_move(&p->locks, p->fd, fd, f->name);
+	close(fd);
+	return ret;
+}
+
 static void posix_close(struct file *f)
 {
 	struct posix *p = to_posix(f);
@@ -428,6 +451,7 @@ static void posix_close(struct file *f)
 	.extent = posix_extent, \
 	.stat = posix_stat, \
 	.lock = posix_lock, \
+	.make_writable = posix_make_writable, \
 	.close = posix_close, \
 }
 

@@ -686,3 +686,17 @@ int file_lock(struct file *f, unsigned used, unsigned unshared,
 {
 	return f->ops->lock ? f->ops->lock(f, used, unshared, err) : 0;
 }
+
+int file_make_writable(struct file *f, struct err *err)
+{
+	int ret = -EROFS;
+
+	if (!f->traits.read_only)
+		return 0;
+	if (f->ops->make_writable)
+		ret = f->ops->make_writable(f);
+	if (ret)
+		return err_errno(err, ret, "Could not open '%s'", f->name);
+	f->traits.read_only = false;
+	return 0;
+}

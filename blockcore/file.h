@@ -78,7 +78,7 @@ struct file_req {
 };
 
 /* A driver.  Optional ops may be NULL: zero, discard, allocate, copy, extent,
- * lock, submit.  preadv and pwritev may return short counts; 0 from preadv is the
+ * lock, make_writable, submit.  preadv and pwritev may return short counts; 0 from preadv is the
  * end of the file. */
 struct file_ops {
 	const char *name;       /* protocol: "file", "host_device" ... */
@@ -100,6 +100,8 @@ struct file_ops {
 	int (*stat)(struct file *f, struct stat *st);
 	int (*lock)(struct file *f, unsigned used, unsigned unshared,
 		    struct err *err);
+	/* From read-only to writable; its locks stay what they are. */
+	int (*make_writable)(struct file *f);
 	int (*submit)(struct file *f, struct file_req *req);
 	void (*close)(struct file *f);
 };
@@ -194,6 +196,9 @@ int file_stat(struct file *f, struct stat *st);
  */
 int file_lock(struct file *f, unsigned used, unsigned unshared,
 	      struct err *err);
+/* Of a file that was opened read-only.  -EACCES, -EROFS ...; the sentence is
+ * "Could not open 'X': ...". */
+int file_make_writable(struct file *f, struct err *err);
 
 /*
  * Starts @req; its done() will be called exactly once, also on error.  Nothing

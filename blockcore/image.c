@@ -105,6 +105,28 @@ int image_upgrade(struct image *img, struct err *err)
 	return ret;
 }
 
+/* Files that may be written below the image; qcow2 over raw over a file. */
+static int make_files_writable(struct image *img, struct err *err)
+{
+	struct image *below = image_of_file(img->file);
+	int ret = below ? image_upgrade_base(below, true, err) :
+			  file_make_writable(img->file, err);
+
+	for (unsigned i = 0; i < img->nr_children && !ret; i++)
+		ret = file_make_writable(img->children[i].file, err);
+	return ret;
+}
+
+int image_upgrade_base(struct image *img, bool grow, struct err *err)
+{
+	int ret = img->writable ? 0 : make_files_writable(img, err);
+
+	if (ret)
+		return err_errno(err, ret, "Could not open '%s'", img->name);
+	img->flags |= IMAGE_RDWR_LATER | (grow ? IMAGE_RESIZE : 0);
+	return image_upgrade(img, err);
+}
+
 int image_downgrade(struct image *img, struct err *err)
 {
 	struct image *below = image_of_file(img->file);

@@ -46,6 +46,15 @@ static enum piece_kind data_kind(const struct convert *c, const struct run *run)
 	       !run->encrypted ? PIECE_COPY : PIECE_DATA;
 }
 
+/* What no layer above the target holds is the target's already, but for what a
+ * layer hides by being too short. */
+static enum piece_kind committed(const struct convert *c, const struct run *run)
+{
+	if (run->zero)
+		return PIECE_ZERO;
+	return run->present ? data_kind(c, run) : PIECE_SKIP;
+}
+
 /* --salvage: what is read may be there all the same. */
 static int unknown(struct convert *c, const struct image *img, int error)
 {
@@ -67,7 +76,7 @@ static int unknown(struct convert *c, const struct image *img, int error)
 static int look(struct convert *c)
 {
 	const struct image *img = c->a->src[c->src];
-	unsigned layers = c->a->dst_has_backing ? 1 : 0;
+	unsigned layers = c->a->dst_has_backing ? 1 : c->a->layers;
 	struct run run;
 	uint64_t len;
 	int ret;
@@ -88,6 +97,8 @@ static int look(struct convert *c)
 		return c->a->salvage ? unknown(c, img, ret) : ret;
 	if (c->a->dst_has_backing && !run.present)
 		c->run_kind = inherited(c, img, &run);
+	else if (c->a->layers)
+		c->run_kind = committed(c, &run);
 	else
 		c->run_kind = run.zero ? zero_kind(c) : data_kind(c, &run);
 	c->run_end = c->at + run.len;

@@ -107,6 +107,7 @@ static void store(struct convert *c, struct batch *b)
 	pause_point("convert-store");
 	ret = convert_store(c, b, &off);
 	rate_wait(c, batch_data(b));
+	(void)progress_pace(c->a->progress, batch_data(b));
 	pthread_mutex_lock(&c->order);
 	if (ret)
 		fail(c, ret, "writing at byte", off);

@@ -41,19 +41,26 @@ static uint64_t ahead(struct progress *p, uint64_t bytes)
 	return due > now ? due - now : 0;
 }
 
-int progress_step(struct progress *p, uint64_t bytes)
+int progress_pace(struct progress *p, uint64_t bytes)
 {
 	uint64_t ns;
 
 	if (!p)
 		return 0;
-	atomic_fetch_add(&p->done, bytes);
-	if (p->tick)
-		p->tick(p);
 	ns = ahead(p, bytes);
 	while ((ns || atomic_load(&p->pause)) && !atomic_load(&p->cancel)) {
 		nap(ns ? ns : NAP_NS);
 		ns = ahead(p, 0);
 	}
 	return atomic_load(&p->cancel) ? -ECANCELED : 0;
+}
+
+int progress_step(struct progress *p, uint64_t bytes)
+{
+	if (!p)
+		return 0;
+	atomic_fetch_add(&p->done, bytes);
+	if (p->tick)
+		p->tick(p);
+	return progress_pace(p, bytes);
 }

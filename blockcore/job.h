@@ -26,6 +26,8 @@ struct progress {
  * while it is paused or ahead of its rate.  0, or -ECANCELED.  @p may be NULL.
  */
 int progress_step(struct progress *p, uint64_t bytes);
+/* Only the waiting, for who counts otherwise. */
+int progress_pace(struct progress *p, uint64_t bytes);
 
 struct convert_args {
 	struct image **src;     /* concatenated */
@@ -35,6 +37,9 @@ struct convert_args {
 	bool out_of_order;      /* -W */
 	bool target_is_zero;    /* what is not written reads as zeroes */
 	bool dst_has_backing;   /* -B: only src's top layer is stored */
+	unsigned layers;        /* commit: so many layers of the source go into
+				 * @dst, which is the next one below them;
+				 * 0: this is no commit */
 	bool salvage;           /* --salvage: what cannot be read is zeroes */
 	bool copy_offload;      /* -C: data is copied by the host, unseen */
 	unsigned threads;       /* -m */
@@ -51,6 +56,27 @@ struct convert_args {
 	void *report_data;
 };
 int job_convert(const struct convert_args *a, struct err *err);
+
+struct commit_args {
+	struct image *top;      /* writable, unless @drop */
+	struct image *base;     /* of its chain, writable */
+	bool drop;              /* -d: @top keeps what it holds */
+	uint64_t rate;          /* -r: bytes per second, 0 = none */
+	unsigned threads;       /* 0: as many as cores */
+	struct progress *progress;
+	/*
+	 * Where others write to @top meanwhile (all three or none): takes the
+	 * next stretch at or behind *@off that has changed since changed() was
+	 * asked, or the job begun; false: there is none.  Keeps everybody out
+	 * of the image and lets them in again.
+	 */
+	bool (*changed)(void *data, uint64_t *off, uint64_t *len);
+	void (*alone)(void *data, bool begin);
+	void *data;
+};
+/* Begun again after whatever ended it, it ends as if nothing had.  Texts are
+ * qemu-img's. */
+int job_commit(const struct commit_args *a, struct err *err);
 
 struct compare_args {
 	struct image *a, *b;

@@ -72,4 +72,6 @@ libimgcore_a_SOURCES += blockcore/job-convert-store.c
 libimgcore_a_SOURCES += blockcore/job-convert-salvage.c
 libimgcore_a_SOURCES += blockcore/copy.c
 libimgcore_a_SOURCES += blockcore/job-compare.c
+libimgcore_a_SOURCES += blockcore/job-commit.c
+libimgcore_a_SOURCES += blockcore/empty.c
 libimgcore_a_SOURCES += blockcore/image.h

@@ -20,6 +20,7 @@ libimgcore_a_SOURCES += formats/qcow2-check.c
 libimgcore_a_SOURCES += formats/qcow2-check.h
 libimgcore_a_SOURCES += formats/qcow2-recount.c
 libimgcore_a_SOURCES += formats/qcow2-repair.c
+libimgcore_a_SOURCES += formats/qcow2-empty.c
 libimgcore_a_SOURCES += formats/qcow2-counts.c
 libimgcore_a_SOURCES += formats/qcow2-counts.h
 libimgcore_a_SOURCES += formats/qcow2-create.c

@@ -330,7 +330,25 @@ static int qcow_check(struct image *img, struct check_result *res)
 	return tables_check(img, false, res);
 }
 
+/* Space that nobody uses is no fault here: L1 first, then the file. */
+static int qcow_empty(struct image *img)
+{
+	struct tables *t = tables_of(img);
+	uint64_t len = 8 * t->l1_entries;
+	autofree void *zeroes = calloc(1, len + 1);
+	int ret = zeroes ? 0 : -ENOMEM;
+
+	if (!ret)
+		ret = repair_write(img, img->file, zeroes, len, t->l1_offset);
+	if (!ret)
+		ret = repair_barrier(img);
+	if (ret || !img->file->traits.grows)
+		return ret;
+	return tables_cut(img, t->l1_offset + len);
+}
+
 static const struct format_admin qcow_admin = {
+	.empty = qcow_empty,
 	.create_options = qcow_create_options,
 	.create_check = qcow_create_check,
 	.create = qcow_create,

@@ -639,4 +639,5 @@ const struct format_admin qcow2_admin = {
 	.check = qcow2_check,
 	.repair = qcow2_repair,
 	.change_backing = qcow2_change_backing,
+	.empty = qcow2_empty,
 };

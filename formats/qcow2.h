@@ -16,6 +16,7 @@
  *   qcow2-create.c  new images; qcow2-layout.c where their clusters go
  *   qcow2-snapshot.c, qcow2-bitmap.c  the tables of snapshots and bitmaps
  *   qcow2-info.c    what info tells
+ *   qcow2-empty.c   after a commit
  *   qcow2-check.c, -recount.c  what check finds; qcow2-repair.c  check -r
  */
 #ifndef FORMATS_QCOW2_H
@@ -590,5 +591,6 @@ extern const struct format qcow2_format;
 int qcow2_info(struct image *img, struct image_info *info, struct err *err);
 int qcow2_check(struct image *img, struct check_result *res);
 int qcow2_repair(struct image *img, unsigned fix, struct check_result *res);
+int qcow2_empty(struct image *img);
 
 #endif

@@ -101,13 +101,25 @@ void tables_close(struct image *img)
 	pthread_mutex_destroy(&tables_of(img)->lock);
 }
 
+int tables_cut(struct image *img, uint64_t end)
+{
+	struct tables *t = tables_of(img);
+	int ret = file_truncate(img->file, end);
+
+	if (ret)
+		return ret;
+	t->cut = round_up(end, img->unit);
+	atomic_store(&t->next, t->cut);
+	return 0;
+}
+
 int tables_clean(struct image *img)
 {
 	struct tables *t = tables_of(img);
 	uint64_t size, end = round_up(atomic_load(&t->next), img->unit);
 	int ret = file_size(img->file, &size);
 
-	if (ret || !t->grows || size >= end)
+	if (ret || !t->grows || size >= end || end == t->cut)
 		return ret;
 	return file_truncate(img->file, end);
 }

@@ -40,6 +40,8 @@ struct tables {
 	uint64_t start;         /* tables and data lie at or behind it */
 	bool grows;             /* the file can become longer */
 	uint64_t limit;         /* no cluster may end beyond it */
+	uint64_t cut;           /* nothing but a part of a unit before it; 0:
+				 * tables_cut() was not called */
 
 	pthread_mutex_t lock;   /* who makes an L2 table, or takes space */
 	_Atomic uint64_t next;  /* free from here on; changes under the lock */
@@ -61,6 +63,8 @@ void tables_commit(struct image *img, const struct reserve *res);
 void tables_abort(struct image *img, const struct reserve *res);
 int tables_unmap(struct image *img, uint64_t off, uint64_t len,
 		 enum unmap_how how, uint64_t *done);
+/* Nothing behind @end is in use any more. */
+int tables_cut(struct image *img, uint64_t end);
 /* The file ends with a whole cluster: for clean(). */
 int tables_clean(struct image *img);
 

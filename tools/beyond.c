@@ -16,6 +16,12 @@ static const struct {
 	{ BEYOND_CHECK, "dmg" },
 	{ BEYOND_REPAIR, "vmdk" },
 	{ BEYOND_REPAIR, "vdi" },
+	{ BEYOND_COMMIT, "parallels" },
+	{ BEYOND_GROW, "qcow" },
+	{ BEYOND_GROW, "vmdk" },
+	{ BEYOND_GROW, "vdi" },
+	{ BEYOND_GROW, "vpc" },
+	{ BEYOND_GROW, "vhdx" },
 	{ BEYOND_LEVEL, NULL },
 	{ BEYOND_SAFE, NULL },
 };

@@ -11,6 +11,8 @@
 enum beyond {
 	BEYOND_CHECK,           /* check of a format that QEMU cannot check */
 	BEYOND_REPAIR,          /* check -r likewise */
+	BEYOND_COMMIT,          /* commit into such a base */
+	BEYOND_GROW,            /* ... that has to grow */
 	BEYOND_LEVEL,           /* -o compression_level of convert */
 	BEYOND_SAFE,            /* --safe, IMGCTL_SAFE: the path policy */
 };

@@ -13,6 +13,7 @@
 
 const struct command *const commands[] = {
 	&cmd_check,
+	&cmd_commit,
 	&cmd_compare,
 	&cmd_convert,
 	&cmd_create,
@@ -24,7 +25,7 @@ const struct command *const commands[] = {
 /* qemu-img's other commands: known by name, so that the answer is about them
  * and not about a typing error. */
 static const char *const later_commands[] = {
-	"amend", "bench", "bitmap", "commit", "dd", "measure", "rebase",
+	"amend", "bench", "bitmap", "dd", "measure", "rebase",
 	"resize", "snapshot",
 };
 

@@ -8,6 +8,7 @@ libimgtools_a_SOURCES += tools/beyond.h
 libimgtools_a_SOURCES += tools/beyond.c
 libimgtools_a_SOURCES += tools/check.c
 libimgtools_a_SOURCES += tools/cmdline.c
+libimgtools_a_SOURCES += tools/commit.c
 libimgtools_a_SOURCES += tools/compare.c
 libimgtools_a_SOURCES += tools/convert.c
 libimgtools_a_SOURCES += tools/convert.h

@@ -282,17 +282,46 @@ check-rate: all
 bench: all
 	top_builddir='$(abs_top_builddir)' $(srcdir)/tests/bench/bench $(BENCH)
 
-# FUZZ_SECONDS=3600 make fuzz: libFuzzer (clang) on whole images.
+# Fuzzing (clang's libFuzzer; tests/fuzz/README): each driver on whole images.
+#	FUZZ_SECONDS=600 make fuzz FORMATS='vmdk vdi'	and how many lines it ran
+#	make fuzz-planted [FORMATS=vmdk]		planted bugs are found
+FUZZ_SOURCES = tests/fuzz/fuzz-image.c tests/fuzz/sketch.c \
+	tests/fuzz/sketch.h tests/fuzz/mend.c
 EXTRA_PROGRAMS += tests/fuzz/fuzz-image
-tests_fuzz_fuzz_image_SOURCES = tests/fuzz/fuzz-image.c
+tests_fuzz_fuzz_image_SOURCES = $(FUZZ_SOURCES)
 tests_fuzz_fuzz_image_LDADD = $(CORE_LIBS)
 tests_fuzz_fuzz_image_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+FORMATS = vmdk vdi vpc vhdx qcow2 qcow qed parallels bochs cloop dmg
 
-fuzz: all
-	$(OTHER_BUILD); other_build build-fuzz CC=clang CFLAGS='-g -O1' \
+FUZZ_CC = clang
+
+build-fuzz: all tests/imgio$(EXEEXT)
+	rm -rf $@ && $(MAKE) -s distdir distdir=$@ && chmod -R u+w $@ && \
+	cd $@ && ./configure -q CC='$(FUZZ_CC)' \
+		CFLAGS='-g -O1 -fprofile-instr-generate -fcoverage-mapping' \
 		--enable-sanitizer=address,undefined,fuzzer-no-link && \
-	$(MAKE) -s tests/fuzz/fuzz-image$(EXEEXT) && \
-	top_builddir='$(abs_top_builddir)' tests/fuzz/run
+	$(MAKE) -s tests/fuzz/fuzz-image$(EXEEXT)
+
+fuzz: build-fuzz
+	top_builddir='$(abs_top_builddir)' $(srcdir)/tests/fuzz/run $(FORMATS)
+fuzz-planted: build-fuzz
+	top_builddir='$(abs_top_builddir)' $(srcdir)/tests/fuzz/plant $(FORMATS)
+.PHONY: build-fuzz fuzz-planted
+
+# The same target in any build: the seeds, and a slice of what they become.
+check_PROGRAMS += tests/fuzz/replay
+tests_fuzz_replay_SOURCES = $(FUZZ_SOURCES) tests/fuzz/replay.c
+tests_fuzz_replay_LDADD = $(CORE_LIBS)
+SCRIPT_TESTS += tests/fuzz-seeds.sh
+TEST_FILES += tests/fuzz/README tests/fuzz/lines tests/fuzz/make-seeds \
+	tests/fuzz/plant tests/fuzz/fold tests/mkvmdk.py
+FUZZ_FORMATS = bochs cloop dmg parallels qcow qcow2 qed vdi vhdx vmdk vpc
+TEST_FILES += $(FUZZ_FORMATS:%=tests/fuzz/seeds/%.sh)
+# Bugs to be found, three for each:
+FUZZ_PLANTED = vmdk
+TEST_FILES += $(FUZZ_PLANTED:%=tests/fuzz/planted/%-1.patch) \
+	$(FUZZ_PLANTED:%=tests/fuzz/planted/%-2.patch) \
+	$(FUZZ_PLANTED:%=tests/fuzz/planted/%-3.patch)
 
 # 50 kills of the daemon under load; SEED=N for the same ones again.
 check-kill: all
@@ -303,4 +332,4 @@ check-trixie:
 	cd $(srcdir) && tests/chroot trixie check
 
 clean-local:
-	-rm -rf build-asan build-tsan build-fuzz build-coverage build-valgrind
+	-rm -rf fuzzing build-asan build-tsan build-fuzz build-coverage build-valgrind

@@ -80,6 +80,8 @@ struct bitmap_set {
 
 /* A format's part.  Called by one thread at a time, under the set's lock. */
 struct format_bitmaps {
+	/* This image cannot have any (an old version of the format). */
+	bool (*never)(const struct image *img);
 	/* Adds what the file lists, by bitmap_found(). */
 	int (*list)(struct image *img, struct bitmap_set *set,
 		    struct err *err);

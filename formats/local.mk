@@ -16,6 +16,7 @@ libimgcore_a_SOURCES += formats/qcow2-packed.c
 libimgcore_a_SOURCES += formats/qcow2-write.c
 libimgcore_a_SOURCES += formats/qcow2-open.c
 libimgcore_a_SOURCES += formats/qcow2-bitmap.c
+libimgcore_a_SOURCES += formats/qcow2-bitmap-store.c
 libimgcore_a_SOURCES += formats/qcow2-check.c
 libimgcore_a_SOURCES += formats/qcow2-check.h
 libimgcore_a_SOURCES += formats/qcow2-recount.c

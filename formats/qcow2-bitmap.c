@@ -2,7 +2,7 @@
 /*
  * qcow2-bitmap.c - reads the directory of persistent bitmaps (qcow2.md 8).
  *
- * Refuses to know which bits are set.
+ * Refuses to know which bits are set (qcow2-bitmap-store.c).
  */
 #include "qcow2.h"
 
@@ -11,7 +11,6 @@
 #define GRANULARITY_MIN 9u      /* bits */
 #define GRANULARITY_MAX 31u
 #define TABLE_MAX 0x8000000u    /* entries */
-#define SIZE_MAX_CLUSTERS UINT64_C(0x20000000)
 
 void qcow2_bitmaps_free(struct qcow2_bitmaps *list)
 {
@@ -21,8 +20,7 @@ void qcow2_bitmaps_free(struct qcow2_bitmaps *list)
 	*list = (struct qcow2_bitmaps) { NULL, 0 };
 }
 
-/* Entries that the table of a bitmap of this granularity must have. */
-static uint64_t table_entries(const struct image *img, unsigned granularity)
+uint64_t qcow2_bitmap_entries(const struct image *img, unsigned granularity)
 {
 	const struct qcow2 *q = qcow2_of(img);
 	uint64_t bits = div_up(image_size(img), UINT64_C(1) << granularity);
@@ -47,7 +45,10 @@ static bool entry_ok(const struct image *img, const unsigned char *e)
 		return false;
 	if (!name || name > 1023 || be32_at(e + QBD_EXTRA_SIZE))
 		return false;
-	return flags & QBITMAP_IN_USE || table_entries(img, bits) == entries;
+	if ((uint64_t)entries << q->cluster_bits > QBITMAP_MAX_BYTES)
+		return false;
+	return flags & QBITMAP_IN_USE ||
+	       qcow2_bitmap_entries(img, bits) == entries;
 }
 
 static int take_entry(const struct image *img, const unsigned char *dir,
@@ -72,6 +73,7 @@ static int take_entry(const struct image *img, const unsigned char *dir,
 	b->table_size = be32_at(e + QBD_TABLE_SIZE);
 	b->flags = be32_at(e + QBD_FLAGS);
 	b->granularity_bits = e[QBD_GRANULARITY_BITS];
+	b->entry = qcow2_of(img)->bitmaps_offset + *at;
 	*at += round_up(bytes, 8);
 	if (!entry_ok(img, e))
 		return err_set(err, -EINVAL, "Bitmap '%s' doesn't satisfy the"

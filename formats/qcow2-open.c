@@ -423,10 +423,6 @@ static int check_writable(const struct image *img, struct err *err)
 	if (q->incompat & QINCOMPAT_CORRUPT)
 		return err_set(err, -EUCLEAN, "qcow2: Image is corrupt; cannot"
 			       " be opened read/write");
-	if (q->has_bitmaps)
-		return err_set(err, -ENOTSUP, "qcow2: Image has persistent"
-			       " bitmaps, which writing would make wrong;"
-			       " cannot be opened read/write");
 	if (!q->usable)
 		return err_set(err, -ENOTSUP, "qcow2: Image has features that"
 			       " cannot be written");
@@ -596,14 +592,16 @@ static int qcow2_upgrade(struct image *img, struct err *err)
 }
 
 /* Rule 12.  Autoclear bits that we do not know speak of what we are about to
- * make wrong; the bit of bitmaps is only ever set here without bitmaps. */
+ * make wrong; so does that of bitmaps where there are none. */
 int qcow2_dirty(struct image *img)
 {
 	struct qcow2 *q = qcow2_of(img);
 	unsigned char bytes[8];
-	uint64_t keep = q->autoclear & QAUTOCLEAR_DATA_RAW;
+	uint64_t keep = q->autoclear & QAUTOCLEAR_KNOWN;
 	int ret = 0;
 
+	if (!q->has_bitmaps)
+		keep &= ~QAUTOCLEAR_BITMAPS;
 	/* A repair changes nothing that the guest sees, and allocates by
 	 * itself. */
 	if (img->flags & IMAGE_REPAIR)
@@ -655,5 +653,6 @@ const struct format qcow2_format = {
 	.unmap = qcow2_unmap,
 	.release_probe = qcow2_release_probe,
 	.release = qcow2_release,
+	.bitmaps = &qcow2_format_bitmaps,
 	.admin = &qcow2_admin,
 };

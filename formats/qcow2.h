@@ -15,6 +15,7 @@
  *   qcow2-replay.c  images with the dirty mark
  *   qcow2-create.c  new images; qcow2-layout.c where their clusters go
  *   qcow2-snapshot.c, qcow2-bitmap.c  the tables of snapshots and bitmaps
+ *   qcow2-bitmap-store.c  the bits: loading, storing, marks
  *   qcow2-info.c    what info tells
  *   qcow2-empty.c   after a commit
  *   qcow2-check.c, -recount.c  what check finds; qcow2-repair.c  check -r
@@ -22,6 +23,7 @@
 #ifndef FORMATS_QCOW2_H
 #define FORMATS_QCOW2_H
 
+#include "bitmap.h"
 #include "blockcore.h"
 #include "codec.h"
 
@@ -169,6 +171,7 @@ struct qcow2 {
 	bool has_bitmaps;               /* the extension is there */
 	uint32_t nb_bitmaps;
 	uint64_t bitmaps_size, bitmaps_offset;  /* of the directory */
+	uint64_t new_dir, new_dir_size; /* of one that does not count yet */
 	bool has_luks;
 	uint64_t luks_offset, luks_length;
 	char *data_file;                /* as stored, or NULL */
@@ -564,7 +567,11 @@ void qcow2_snapshots_free(struct qcow2_snapshots *list);
 #define QBITMAP_IN_USE  (UINT32_C(1) << 0)
 #define QBITMAP_AUTO    (UINT32_C(1) << 1)
 #define QBITMAP_KNOWN   UINT32_C(0x7)
+#define QBITMAP_EXTRA   (UINT32_C(1) << 2)      /* no matter to writers */
 #define QBITMAP_HOST    UINT64_C(0x00fffffffffffe00)
+#define QBITMAP_ONES    UINT64_C(1)     /* of a table entry: all set */
+#define QBITMAP_MAX_BYTES (512 * MiB)   /* of the bits of one, in clusters */
+#define QBITMAP_MAX_NAME 1023u
 
 struct qcow2_bitmap {
 	char *name;
@@ -572,6 +579,7 @@ struct qcow2_bitmap {
 	uint32_t table_size;    /* entries */
 	uint32_t flags;
 	unsigned granularity_bits;
+	uint64_t entry;         /* host offset of its directory entry */
 };
 
 struct qcow2_bitmaps {
@@ -583,6 +591,12 @@ struct qcow2_bitmaps {
 int qcow2_bitmaps_read(struct image *img, struct qcow2_bitmaps *list,
 		       struct err *err);
 void qcow2_bitmaps_free(struct qcow2_bitmaps *list);
+/* Entries that the table of a bitmap of this granularity has. */
+uint64_t qcow2_bitmap_entries(const struct image *img, unsigned granularity);
+
+/* ---- qcow2-bitmap-store.c ------------------------------------------------ */
+
+extern const struct format_bitmaps qcow2_format_bitmaps;
 
 /* ---- qcow2-create.c, -check.c, -info.c ----------------------------------- */
 

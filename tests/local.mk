@@ -51,6 +51,8 @@ tests_libtest_a_SOURCES += tests/lib/testfmt.c
 tests_libtest_a_SOURCES += tests/lib/hammer.c
 
 # ---- scripts ----
+SCRIPT_TESTS += tests/bitmap.sh
+TEST_FILES += tests/lib-bitmap.sh
 SCRIPT_TESTS += tests/bochs.sh
 SCRIPT_TESTS += tests/cloop.sh
 SCRIPT_TESTS += tests/compare.sh

@@ -133,7 +133,8 @@ bool target_prepare(struct convert_cmd *c)
 
 	if (ret)
 		say_err(&err);
-	return !ret && tool_cache(c->target_cache, "cache", &c->to.cache);
+	return !ret && bitmaps_prepare(c) &&
+	       tool_cache(c->target_cache, "cache", &c->to.cache);
 }
 
 /* ---- making and opening ------------------------------------------------------- */
@@ -194,7 +195,7 @@ bool target_open(struct convert_cmd *c)
 	if (!c->dst || !target_fits(c))
 		return false;
 	c->dst->pack_level = c->level;
-	return true;
+	return bitmaps_target_fits(c);
 }
 
 /*

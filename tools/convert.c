@@ -6,6 +6,7 @@
  * Reads the command line; blockcore/job-convert.c moves the bytes.
  */
 #include "convert.h"
+#include "bitmap.h"
 #include "progress.h"
 
 /* Tables of a source of any size stay below this; the rest of the 100 MiB is
@@ -55,10 +56,12 @@ static const struct cmd_option convert_options[] = {
 	  0 },
 	{ 'p', "progress", NULL, "print how far it is", OPT_LONG_10 },
 	{ 'q', "quiet", NULL, "print nothing but errors", OPT_LONG_10 },
+	{ OPT_BITMAPS, "bitmaps", NULL, "copy the dirty bitmaps of the source's"
+	  " top layer too", 0 },
+	{ OPT_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "with --bitmaps: leave"
+	  " out those that were in use when their image was left", 0 },
 	/* Known, so that the answer is about them. */
 	{ 'l', "source-snapshot", "SNAPSHOT", "", OPT_LONG_10 | OPT_ALIAS },
-	{ OPT_BITMAPS, "bitmaps", NULL, "", OPT_ALIAS },
-	{ OPT_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "", OPT_ALIAS },
 	OPTIONS_COMMON,
 	{ 0, NULL, NULL, NULL, 0 },
 };
@@ -181,7 +184,7 @@ static bool take_flag(struct convert_cmd *c, int id)
 	case OPT_SALVAGE:
 		return c->salvage = true;
 	case OPT_BITMAPS:
-		return not_yet("--bitmaps");
+		return c->bitmaps = true;
 	default:        /* -U */
 		c->from.flags |= IMAGE_SHARE;
 		return true;
@@ -191,7 +194,7 @@ static bool take_flag(struct convert_cmd *c, int id)
 /* Options that exclude each other; false after an error. */
 static bool agree(const struct convert_cmd *c)
 {
-	if (c->skip_broken)
+	if (c->skip_broken && !c->bitmaps)
 		say_error("Use of --skip-broken-bitmaps requires --bitmaps");
 	else if (c->target_opts && !c->no_create)
 		say_error("--target-image-opts requires use of -n flag");
@@ -313,7 +316,11 @@ static int convert(struct convert_cmd *c)
 	progress_start(&p, c->show && !c->quiet);
 	ret = sources_open(c) && target_prepare(c) && target_open(c) ? 0 : 1;
 	if (!ret)
-		ret = target_close(c, move_bytes(c, &p));
+		ret = move_bytes(c, &p);
+	if (!ret)
+		ret = bitmaps_copy(c);
+	if (c->dst)
+		ret = target_close(c, ret);
 	guard_disarm();
 	if (!ret)
 		progress_complete(&p);
@@ -380,6 +387,7 @@ static int convert_run_cmd(struct cmdline *cl)
 	image_close(c.dst);
 	sources_close(&c);
 	options_free(c.options);
+	bitmap_list_free(c.list, c.nr_list);
 	free(c.lists);
 	return rc;
 }

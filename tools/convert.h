@@ -19,6 +19,7 @@ struct convert_cmd {
 	size_t nr_lists;
 	bool help, no_create, compress, out_of_order, target_is_zero;
 	bool show, quiet, copy_offload, has_sparse, target_opts, skip_broken;
+	bool bitmaps;
 	bool salvage;
 	int level;                      /* -o compression_level */
 	unsigned threads;
@@ -31,6 +32,8 @@ struct convert_cmd {
 	struct image **src;
 	struct image *dst;
 	uint64_t size;                  /* of all sources */
+	struct bitmap_info *list;       /* --bitmaps: of the source */
+	size_t nr_list;
 
 	/* The new target (convert-target.c). */
 	const struct format *fmt;
@@ -45,5 +48,11 @@ bool target_prepare(struct convert_cmd *c);
 bool target_open(struct convert_cmd *c);
 /* Does what is not written read as zeroes? */
 bool target_zero(const struct convert_cmd *c);
+
+/* convert-bitmaps.c.  Before the target is made, when it is open (false after
+ * an error was printed), and after the bytes (0, or printed an error). */
+bool bitmaps_prepare(struct convert_cmd *c);
+bool bitmaps_target_fits(const struct convert_cmd *c);
+int bitmaps_copy(struct convert_cmd *c);
 
 #endif

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 const struct command *const commands[] = {
+	&cmd_bitmap,
 	&cmd_check,
 	&cmd_commit,
 	&cmd_compare,
@@ -25,7 +26,7 @@ const struct command *const commands[] = {
 /* qemu-img's other commands: known by name, so that the answer is about them
  * and not about a typing error. */
 static const char *const later_commands[] = {
-	"amend", "bench", "bitmap", "dd", "measure", "rebase",
+	"amend", "bench", "dd", "measure", "rebase",
 	"resize", "snapshot",
 };
 

@@ -93,7 +93,8 @@ struct command {
 	int (*run)(struct cmdline *cl);         /* exit code */
 };
 
-extern const struct command cmd_check, cmd_commit, cmd_compare, cmd_convert, cmd_create,
+extern const struct command cmd_bitmap, cmd_check, cmd_commit, cmd_compare,
+			    cmd_convert, cmd_create,
 			    cmd_info, cmd_map;
 
 #endif

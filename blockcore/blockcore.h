@@ -448,6 +448,13 @@ int image_allocate(const struct view *v, uint64_t off, uint64_t len);
  */
 ssize_t image_copy(const struct view *dst, uint64_t to,
 		   const struct view *src, uint64_t from, uint64_t len);
+/*
+ * file_lend() of what the chain holds as plain bytes at [off, off + len), one
+ * run of one file.  -EOPNOTSUPP: read it.  Only where nobody in this process
+ * writes to the chain meanwhile.
+ */
+int image_lend(const struct view *v, size_t len, uint64_t off,
+	       struct file_loan *loan);
 /* Everything that was acknowledged is durable when this returns 0. */
 int image_flush(struct image *img);
 bool image_is_dirty(struct image *img);

@@ -16,11 +16,13 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #define BOUNCE (1 * MiB)
 #define COPY_STEP (2 * MiB)     /* where the host has to move the bytes */
 #define CLONE_UNIT 4096u        /* what shares blocks has none larger */
 #define PROBE_MAX 4096u
+#define LEND_UNIT 65536u        /* as large as a page may be */
 
 enum {
 	NO_PUNCH = 1 << 0,
@@ -367,6 +369,30 @@ static ssize_t posix_copy(struct file *f, uint64_t off, struct file *src,
 	return n ? n : -EOPNOTSUPP;
 }
 
+/* Mapped and faulted in with one call each: what cannot be read fails here, and
+ * not under the hands of who looks at it. */
+static int posix_lend(struct file *f, uint64_t off, size_t len,
+		      struct file_loan *loan)
+{
+	struct posix *p = to_posix(f);
+	uint64_t head = off % LEND_UNIT;
+	size_t all = head + len;
+	void *at;
+
+	if (p->device || p->mem_align > 1)      /* O_DIRECT: no pages */
+		return -EOPNOTSUPP;
+	at = mmap(NULL, all, PROT_READ, MAP_SHARED, p->fd,
+		  (off_t)(off - head));
+	if (at == MAP_FAILED)
+		return -EOPNOTSUPP;
+	if (madvise(at, all, MADV_POPULATE_READ)) {
+		munmap(at, all);
+		return -EOPNOTSUPP;
+	}
+	*loan = (struct file_loan) { (unsigned char *)at + head, at, all };
+	return 0;
+}
+
 /* What lies between data and the end of the file is a hole, and reads as
  * zeroes.  lseek moves a position that nobody uses. */
 static int posix_extent(struct file *f, uint64_t off, uint64_t len,
@@ -446,6 +472,7 @@ static void posix_close(struct file *f)
 	.discard = posix_discard, \
 	.allocate = posix_allocate, \
 	.copy = posix_copy, \
+	.lend = posix_lend, \
 	.truncate = posix_truncate, \
 	.size = posix_size, \
 	.extent = posix_extent, \

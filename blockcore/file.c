@@ -12,6 +12,8 @@
 
 #include "engine.h"
 
+#include <sys/mman.h>
+
 #define STEP_IOVS 64            /* buffers passed to the driver at once */
 #define BOUNCE (1 * MiB)
 #define ZERO_PIECE (64 * KiB)
@@ -485,6 +487,25 @@ ssize_t file_copy(struct file *f, uint64_t off, struct file *src,
 		return n;
 	settle(f, n < 0 ? (int)n : 0);
 	return n;
+}
+
+int file_lend(struct file *f, uint64_t off, size_t len,
+	      struct file_loan *loan)
+{
+	uint64_t size;
+
+	if (!f->ops->lend || f->ops->size(f, &size) ||
+	    !range_within(off, len, size))
+		return -EOPNOTSUPP;
+	return f->ops->lend(f, off, len, loan);
+}
+
+/* A loan is a mapping, whatever the driver. */
+void file_give_back(struct file_loan *loan)
+{
+	if (loan->len)
+		munmap(loan->base, loan->len);
+	loan->len = 0;
 }
 
 /* ---- requests for a driver's own queue ------------------------------------ */

@@ -77,9 +77,16 @@ struct file_req {
 	struct file_req *next;  /* the pool's */
 };
 
-/* A driver.  Optional ops may be NULL: zero, discard, allocate, copy, extent,
- * lock, make_writable, submit.  preadv and pwritev may return short counts; 0 from preadv is the
- * end of the file. */
+/* Bytes of a file seen without a copy: see file_lend(). */
+struct file_loan {
+	const unsigned char *bytes;
+	void *base;             /* the driver's */
+	size_t len;             /* of @base; 0: there is none */
+};
+
+/* A driver.  Optional ops may be NULL: zero, discard, allocate, copy, lend,
+ * extent, lock, make_writable, submit.  preadv and pwritev may return short
+ * counts; 0 from preadv is the end of the file. */
 struct file_ops {
 	const char *name;       /* protocol: "file", "host_device" ... */
 	ssize_t (*preadv)(struct file *f, const struct iovec *v, int n,
@@ -93,6 +100,8 @@ struct file_ops {
 	/* @src is of a driver with the same copy(); may do a part. */
 	ssize_t (*copy)(struct file *f, uint64_t off, struct file *src,
 			uint64_t src_off, uint64_t len);
+	int (*lend)(struct file *f, uint64_t off, size_t len,
+		    struct file_loan *loan);
 	int (*truncate)(struct file *f, uint64_t size);
 	int (*size)(struct file *f, uint64_t *size);
 	int (*extent)(struct file *f, uint64_t off, uint64_t len,
@@ -179,6 +188,16 @@ int file_allocate(struct file *f, uint64_t off, uint64_t len);
  * were (some of @len), or -EOPNOTSUPP: read and write them. */
 ssize_t file_copy(struct file *f, uint64_t off, struct file *src,
 		  uint64_t src_off, uint64_t len);
+/*
+ * The host's own pages of [off, off + len), all of it within the file, until
+ * file_give_back(); they are in memory on return.  They change when somebody
+ * writes to the file, and are gone (SIGBUS) when somebody cuts it off: only for
+ * files that nobody writes to, and the program says what it does then.
+ * -EOPNOTSUPP: read them.
+ */
+int file_lend(struct file *f, uint64_t off, size_t len,
+	      struct file_loan *loan);
+void file_give_back(struct file_loan *loan);
 int file_truncate(struct file *f, uint64_t size);
 int file_size(struct file *f, uint64_t *size);
 /* How the bytes at @off are stored and how far that run goes (1..len).  Past

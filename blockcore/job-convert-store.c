@@ -38,9 +38,8 @@ static int store_runs(const struct convert *c, const struct batch *b,
 		if (convert_run(c, b, p, pos, &n))
 			ret = store_found(c, p, pos, n);
 		else
-			ret = image_write(&c->a->dst->live,
-					  b->buf + p->at + pos, n,
-					  p->off + pos);
+			ret = image_write(&c->a->dst->live, p->bytes + pos,
+					  n, p->off + pos);
 	return ret;
 }
 
@@ -80,8 +79,19 @@ static int store_copy(const struct convert *c, struct batch *b,
 	return 0;
 }
 
-static int store(const struct convert *c, struct batch *b,
-		 const struct piece *p)
+/* The source may have been cut off under what we borrowed. */
+static int store_data(const struct convert *c, struct batch *b,
+		      struct piece *p)
+{
+	int ret = store_runs(c, b, p);
+
+	if (ret != -EFAULT || !p->loan.len)
+		return ret;
+	ret = convert_fill_again(c, b, p);
+	return ret ? ret : store_runs(c, b, p);
+}
+
+static int store(const struct convert *c, struct batch *b, struct piece *p)
 {
 	const struct view *v = &c->a->dst->live;
 
@@ -98,7 +108,7 @@ static int store(const struct convert *c, struct batch *b,
 		break;
 	}
 	if (!c->unit)
-		return store_runs(c, b, p);
+		return store_data(c, b, p);
 	if (p->packed)
 		return image_write_packed(v, b->packed + p->at, p->packed,
 					  p->off);

@@ -106,6 +106,7 @@ static void store(struct convert *c, struct batch *b)
 	pthread_mutex_unlock(&c->order);
 	pause_point("convert-store");
 	ret = convert_store(c, b, &off);
+	convert_give_back(b);
 	rate_wait(c, batch_data(b));
 	(void)progress_pace(c->a->progress, batch_data(b));
 	pthread_mutex_lock(&c->order);
@@ -253,6 +254,7 @@ static int batch_init(const struct convert *c, struct batch *b)
 
 static void batch_free(const struct convert *c, struct batch *b)
 {
+	convert_give_back(b);
 	if (b->buf)
 		munmap(b->buf, c->batch_bytes);
 	if (b->packed)

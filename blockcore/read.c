@@ -88,3 +88,19 @@ int image_read(const struct view *v, void *buf, size_t len, uint64_t off)
 	}
 	return 0;
 }
+
+int image_lend(const struct view *v, size_t len, uint64_t off,
+	       struct file_loan *loan)
+{
+	struct extent ext;
+	int ret = image_map(v, off, len, &ext);
+
+	if (ret || v->img->writable || ext.len < len || ext.cipher)
+		return ret ? ret : -EOPNOTSUPP;
+	if (ext.kind == EXT_DATA)
+		return file_lend(ext.file, ext.host, len, loan);
+	if (ext.kind != EXT_HOLE || !v->img->backing ||
+	    !range_within(off, len, image_size(v->img->backing)))
+		return -EOPNOTSUPP;
+	return image_lend(&v->img->backing->live, len, off, loan);
+}

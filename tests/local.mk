@@ -59,6 +59,7 @@ SCRIPT_TESTS += tests/compare.sh
 SCRIPT_TESTS += tests/convert-backing.sh
 SCRIPT_TESTS += tests/convert-concat.sh
 SCRIPT_TESTS += tests/convert-copy.sh
+SCRIPT_TESTS += tests/convert-cut-off.sh
 SCRIPT_TESTS += tests/convert-device.sh
 SCRIPT_TESTS += tests/convert-enospc.sh
 SCRIPT_TESTS += tests/convert-interrupt.sh

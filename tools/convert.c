@@ -289,6 +289,7 @@ static int move_bytes(struct convert_cmd *c, struct progress *p)
 	int ret;
 
 	pause_point("command");
+	guard_reads();
 	ret = job_convert(&args, &err);
 	if (err.code)
 		say_err(&err);

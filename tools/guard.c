@@ -37,6 +37,21 @@ static void on_signal(int sig)
 	raise(sig);
 }
 
+/* file_lend(): somebody who heeds no lock has cut off what we read. */
+static void on_bus_error(int sig)
+{
+	static const char text[] =
+		": a source became shorter while it was read\n";
+	ssize_t n;
+
+	n = write(STDERR_FILENO, prog_name(), strlen(prog_name()));
+	n = write(STDERR_FILENO, text, sizeof(text) - 1);
+	(void)n;
+	(void)sig;
+	remove_target();
+	_exit(1);
+}
+
 /* One that was ignored (nohup) stays ignored. */
 static void catch_signal(int sig, void (*handler)(int))
 {
@@ -47,6 +62,11 @@ static void catch_signal(int sig, void (*handler)(int))
 	memset(&sa, 0, sizeof(sa));
 	sa.sa_handler = handler;
 	sigaction(sig, &sa, NULL);
+}
+
+void guard_reads(void)
+{
+	catch_signal(SIGBUS, on_bus_error);
 }
 
 void guard_arm(const char *path, const struct stat *st)

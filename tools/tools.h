@@ -82,6 +82,9 @@ bool object_add(const char *definition, int *rc);
 void guard_arm(const char *path, const struct stat *st);
 void guard_disarm(void);
 void guard_remove(void);
+/* A source that is cut off while we look at the host's own pages of it
+ * (file_lend()) ends the command as an interrupt does, with a sentence. */
+void guard_reads(void);
 
 /* ---- commands ------------------------------------------------------------- */
 

@@ -1,0 +1,27 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Somebody who heeds no lock cuts off the source while convert works on the
+# host's own pages of it: before it has looked at them a sentence and no target,
+# while it stores them zeroes, as reading behind the end gives.
+. "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
+
+# cut_at POINT: the exit code is left in $rc.
+cut_at() {
+	random_file src.raw 2097152
+	paused "$1" imgctl convert -O raw src.raw out 2> err
+	truncate -s 1M src.raw
+	resume
+	rc=0
+	wait "$pid" || rc=$?
+}
+
+cut_at convert-lent
+assert_eq "$rc" 1 "exit code"
+assert_eq "$(cat err)" "imgctl: a source became shorter while it was read" \
+	"what it says"
+[ ! -e out ] || fail "the target was left"
+
+cut_at convert-store
+assert_eq "$rc" 0 "exit code"
+truncate -s 2M src.raw
+cmp src.raw out

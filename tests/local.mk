@@ -31,6 +31,7 @@ UNIT_TESTS += tests/unit/test-lock
 UNIT_TESTS += tests/unit/test-image
 UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-qcow2-repair
+UNIT_TESTS += tests/unit/test-tables-repair
 UNIT_TESTS += tests/unit/test-qcow2-raw
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-spec

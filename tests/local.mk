@@ -84,6 +84,7 @@ SCRIPT_TESTS += tests/qcow2-dirty.sh
 SCRIPT_TESTS += tests/qcow2-enospc.sh
 SCRIPT_TESTS += tests/qcow2-hostile.py
 SCRIPT_TESTS += tests/qcow2-layout.sh
+SCRIPT_TESTS += tests/qcow2-limits.sh
 SCRIPT_TESTS += tests/write-random.py
 SCRIPT_TESTS += tests/qcow2-nocow.sh
 SCRIPT_TESTS += tests/qcow2-snapshots.sh

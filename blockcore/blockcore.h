@@ -37,6 +37,7 @@ struct check_result;
 struct json;
 struct mpage;
 struct policy;
+struct progress;         /* job.h */
 
 /* ---- views ---------------------------------------------------------------
  * What map() is asked about: the live disk (root == NULL), or another root of
@@ -142,6 +143,9 @@ enum unmap_how {
 	UNMAP_FREE,             /* contents undefined, release the space */
 };
 
+enum preallocation { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC,
+		     PREALLOC_FULL };
+
 /* A page as a flush writes it: img->page bytes. */
 struct journal_page {
 	struct file *file;
@@ -211,9 +215,20 @@ struct format {
 	int  (*release)(struct image *img, struct file *file,
 			uint64_t host, uint64_t len);
 
-	/* A larger virtual size, on a writable image; sets img->size.  NULL:
-	 * cannot. */
-	int  (*grow)(struct image *img, uint64_t size, struct err *err);
+	/*
+	 * Another virtual size, on a writable image, for image_resize().
+	 * resize_check() refuses what cannot be, with a sentence, and makes
+	 * room in the tables for a larger one; the old size stays in force.
+	 * resize() makes the header say @size (raw: the file be of it);
+	 * img->size is the engine's to set.  What was written around the cache
+	 * must be durable before that; entries are already, when it matters.
+	 * The engine flushes afterwards when it matters.  Of @mode only raw
+	 * does something, the engine takes the space elsewhere.  NULL: cannot.
+	 */
+	int  (*resize_check)(struct image *img, uint64_t size,
+			     enum preallocation mode, struct err *err);
+	int  (*resize)(struct image *img, uint64_t size,
+		       enum preallocation mode, struct err *err);
 
 	/*
 	 * Rule 19.  Before pages of one stage are written in their place:
@@ -298,8 +313,6 @@ extern const struct option_spec protocol_create_options[];
  * the file system does not know them nothing happens. */
 void protocol_apply(const char *path, const struct options *o);
 
-enum preallocation { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC,
-		     PREALLOC_FULL };
 /* NULL is off; else "invalid parameter value: X". */
 int preallocation_parse(const char *text, enum preallocation *mode,
 			struct err *err);
@@ -470,10 +483,11 @@ uint64_t image_changes(const struct image *img);
 enum check_fix {
 	CHECK_FIX_LEAKS  = 1 << 0,
 	CHECK_FIX_ERRORS = 1 << 1,
-	CHECK_FIX_AS_QEMU = 1 << 2,     /* beside these: no more than QEMU's
-					 * repair of the format would */
 };
 int image_repair(struct image *img, unsigned fix, struct check_result *res);
+/* The same for an image that is open for writing as usual. */
+int image_repair_held(struct image *img, unsigned fix,
+		      struct check_result *res);
 /*
  * Another backing file, or none (@name NULL), in the header and as
  * img->backing_name and _fmt; durable on return.  The chain that is open stays:
@@ -492,7 +506,19 @@ void image_keep_string(struct image *img, char *old);
  * that (as QEMU's drivers).
  */
 int image_empty(struct image *img);
-/* Raw only for now: grows the virtual size. */
+
+struct resize_args {
+	enum preallocation prealloc;    /* of what is new */
+	struct progress *progress;      /* may be NULL; bytes of @prealloc */
+};
+/*
+ * Another virtual size, larger or smaller; durable on return, and whenever the
+ * power fails it is the old or the new one.  Behind a smaller end everything is
+ * lost.  Reads and writes may go on.
+ */
+int image_resize(struct image *img, uint64_t size, const struct resize_args *a,
+		 struct err *err);
+/* At least that large; durable when the image is flushed. */
 int image_grow(struct image *img, uint64_t size, struct err *err);
 
 /* Stores one unit encoded (convert -c).  @buf holds the whole unit (zeroes

@@ -12,7 +12,7 @@
  *   read.c, write.c, unmap.c    bytes
  *   walk.c    extents through the chain
  *   repair.c  check -r
- *   admin.c   changes of the whole image
+ *   admin.c   changes of the whole image; resize.c its size
  *   engine.c  birth, death, marks
  */
 #ifndef BLOCKCORE_ENGINE_INT_H
@@ -108,6 +108,8 @@ struct engine {
 
 	pthread_mutex_t mark_lock;      /* fmt->dirty() runs once */
 	_Atomic bool marked;
+
+	pthread_mutex_t resize_lock;    /* the size changes */
 
 	pthread_mutex_t strings_lock;
 	char **strings;                 /* image_keep_string() */
@@ -216,6 +218,9 @@ void reserve_settle(struct image *img, const struct reserve *res, bool stored);
 /* Rule 13: beyond half of the bound (a flush copies what is dirty) whoever is
  * about to make more dirty pages writes his own first. */
 int dirty_throttle(struct image *img);
+
+/* image_allocate(); @host: also in the file below. */
+int allocate_range(struct image *img, uint64_t off, uint64_t len, bool host);
 
 /* Does every byte of the live disk's [off, off + len) below the top layer read
  * as zero without looking at data?  1, 0 or an error. */

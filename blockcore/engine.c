@@ -39,6 +39,7 @@ struct engine *engine_new(struct image *img)
 	pthread_mutex_init(&e->mark_lock, NULL);
 	pthread_mutex_init(&e->retired_lock, NULL);
 	bitmaps_init(e);
+	pthread_mutex_init(&e->resize_lock, NULL);
 	pthread_mutex_init(&e->strings_lock, NULL);
 	return e;
 }
@@ -60,6 +61,7 @@ void engine_free(struct engine *e)
 	pthread_mutex_destroy(&e->dirty_lock);
 	pthread_mutex_destroy(&e->mark_lock);
 	pthread_mutex_destroy(&e->retired_lock);
+	pthread_mutex_destroy(&e->resize_lock);
 	pthread_mutex_destroy(&e->strings_lock);
 	free(e);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * image.c - the life of an open image: its locks (locking.md), from read-only
- * to writable and back, growing, closing.
+ * to writable and back, closing.
  */
 #include "image.h"
 
@@ -144,23 +144,6 @@ int image_downgrade(struct image *img, struct err *err)
 	if (!failed && below)
 		failed = image_downgrade(below, err);
 	return ret ? ret : failed;
-}
-
-int image_grow(struct image *img, uint64_t size, struct err *err)
-{
-	int ret;
-
-	if (!img->writable)
-		return err_set(err, -EROFS, "Image is read-only");
-	if (!img->fmt->grow)
-		return err_set(err, -EOPNOTSUPP,
-			       "Image format driver does not support resize");
-	if (size < image_size(img))
-		return err_set(err, -EINVAL, "Image can only grow");
-	ret = img->fmt->grow(img, size, err);
-	if (!ret)
-		img->live.size = image_size(img);
-	return ret;
 }
 
 /* ---- the end ------------------------------------------------------------------------ */

@@ -10,7 +10,7 @@
 
 int repair_barrier(struct image *img)
 {
-	return knobs.no_barriers ? 0 : sync_files(img);
+	return sync_files(img);
 }
 
 static void changed(struct image *img, struct file *f, uint64_t host,
@@ -58,4 +58,18 @@ int image_repair(struct image *img, unsigned fix, struct check_result *res)
 	ret = admin->repair(img, fix, res);
 	img->live.size = image_size(img);
 	return ret ? ret : sync_files(img);
+}
+
+int image_repair_held(struct image *img, unsigned fix,
+		      struct check_result *res)
+{
+	unsigned flags = img->flags;
+	int ret = engine_begin(img->eng);
+
+	if (ret)
+		return ret;
+	img->flags |= IMAGE_REPAIR | IMAGE_CHECK;
+	ret = image_repair(img, fix, res);
+	img->flags = flags;
+	return ret;
 }

@@ -192,9 +192,20 @@ int image_unmap(const struct view *v, uint64_t off, uint64_t len,
 
 /* ---- allocate --------------------------------------------------------------- */
 
+/* The file is at least that long: nothing may point behind its end. */
+static int reach(struct file *f, uint64_t end)
+{
+	uint64_t size;
+	int ret = file_size(f, &size);
+
+	if (ret || size >= end)
+		return ret;
+	return file_write(f, zeroes, SECTOR_SIZE, end - SECTOR_SIZE);
+}
+
 /* Space that reads as zeroes, for whole units under a claim. */
 static int reserve_zero(struct image *img, uint64_t off, uint64_t len,
-			uint64_t *done)
+			bool host, uint64_t *done)
 {
 	struct reserve res = {
 		.intent = STORE_PREALLOC, .off = off, .len = len,
@@ -203,7 +214,8 @@ static int reserve_zero(struct image *img, uint64_t off, uint64_t len,
 
 	if (ret)
 		return ret;
-	ret = file_allocate(res.dst.file, res.dst.host, res.dst.len);
+	ret = host ? file_allocate(res.dst.file, res.dst.host, res.dst.len) :
+		     reach(res.dst.file, res.dst.host + res.dst.len);
 	change_begin(img);
 	if (ret)
 		img->fmt->abort(img, &res);
@@ -241,7 +253,7 @@ static uint64_t units_of(struct image *img, const struct extent *ext)
 
 /* Units from @off on that are alike; *@done bytes of them have space then. */
 static int allocate_units(struct image *img, uint64_t off, uint64_t len,
-			  uint64_t *done)
+			  bool host, uint64_t *done)
 {
 	struct engine *e = img->eng;
 	struct claim claim;
@@ -259,10 +271,10 @@ static int allocate_units(struct image *img, uint64_t off, uint64_t len,
 	else if (!ret && !*done)        /* a unit of several kinds */
 		ret = -ENOTSUP;
 	else if (!ret && (in_place(&ext) || ext.flags & EXT_PREALLOC))
-		ret = file_allocate(ext.file, ext.host, ext.len);
+		ret = host ? file_allocate(ext.file, ext.host, ext.len) : 0;
 	else if (!ret && (ext.kind == EXT_ZERO || (ext.kind == EXT_HOLE &&
 		 below_is_zero(img, off, ext.len) == 1)))
-		ret = reserve_zero(img, off, *done, done);
+		ret = reserve_zero(img, off, *done, host, done);
 	else if (!ret)
 		ret = -ENOTSUP;
 	if (ret == -ENOTSUP) {
@@ -275,9 +287,13 @@ static int allocate_units(struct image *img, uint64_t off, uint64_t len,
 
 int image_allocate(const struct view *v, uint64_t off, uint64_t len)
 {
-	struct image *img = v->img;
+	return v->root ? -EROFS : allocate_range(v->img, off, len, true);
+}
+
+int allocate_range(struct image *img, uint64_t off, uint64_t len, bool host)
+{
 	uint64_t end = round_up(off + len, img->unit), done = 0;
-	int ret = v->root ? -EROFS : view_check(v, off, len);
+	int ret = view_check(&img->live, off, len);
 
 	if (!ret && len)
 		ret = engine_begin(img->eng);
@@ -288,7 +304,7 @@ int image_allocate(const struct view *v, uint64_t off, uint64_t len)
 		if (!ret)
 			ret = allocate_units(img, off, min_u64(end - off,
 							       CLAIM_MAX),
-					     &done);
+					     host, &done);
 	}
 	return ret;
 }

@@ -5,7 +5,7 @@
  * read entries and reference counts.  All numbers on disk are big-endian.
  *
  *   qcow2-open.c    probe, header, header extensions, dirty marks
- *   qcow2-header.c  another header for an image in use
+ *   qcow2-header.c  another header for an image in use; qcow2-resize.c size
  *   qcow2-map.c     guest offset -> extent
  *   qcow2-blocks.c  refcount table and blocks, how they grow
  *   qcow2-alloc.c   reference counts, free clusters
@@ -159,8 +159,8 @@ struct qcow2 {
 	uint32_t header_length;
 	uint64_t incompat, compat;
 	uint64_t autoclear;             /* as found in the file */
-	uint64_t l1_offset;
-	uint32_t l1_size;               /* entries */
+	_Atomic uint64_t l1_offset;     /* both change under "tables", the */
+	_Atomic uint32_t l1_size;       /* entries after the table */
 	uint32_t nb_snapshots;
 	uint64_t snapshots_offset;
 	bool usable;                    /* map() and writing understand it */
@@ -415,6 +415,13 @@ int qcow2_change_backing(struct image *img, const char *name,
 int qcow2_header_pin(struct image *img, struct mpage **pg);
 void qcow2_header_put(struct mpage *pg, unsigned at, const void *bytes,
 		      size_t len);
+
+/* ---- qcow2-resize.c ------------------------------------------------------ */
+
+int qcow2_resize_check(struct image *img, uint64_t size,
+		       enum preallocation mode, struct err *err);
+int qcow2_resize(struct image *img, uint64_t size, enum preallocation mode,
+		 struct err *err);
 
 /* ---- qcow2-replay.c ------------------------------------------------------ */
 

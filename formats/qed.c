@@ -43,7 +43,6 @@ struct qed {
 	struct tables t;
 	uint32_t header_size;           /* bytes */
 	uint64_t features, autoclear;
-	bool unsound;                   /* a repair has left errors */
 };
 
 static struct qed *qed_of(const struct image *img)
@@ -76,7 +75,6 @@ static const struct tables_kind qed_tables = {
 	.decode = decode,
 	.encode = encode,
 	.max_host = INT64_MAX,
-	.whole_clusters = true,
 };
 
 /* ---- opening ------------------------------------------------------------- */
@@ -191,7 +189,7 @@ static int check_needed(struct image *img, struct err *err)
 
 	if (!(qed_of(img)->features & F_NEED_CHECK))
 		return 0;
-	ret = tables_check(img, &res);
+	ret = tables_check(img, false, &res);
 	if (ret)
 		return err_errno(err, ret, "Could not check the image");
 	if (!res.corruptions)
@@ -265,8 +263,6 @@ static int qed_clean(struct image *img)
 {
 	int ret = tables_clean(img);
 
-	if (qed_of(img)->unsound)
-		return ret;
 	return ret ? ret : write_features(img, qed_of(img)->features &
 					       ~F_NEED_CHECK);
 }
@@ -349,6 +345,46 @@ static int qed_create(struct file *f, const struct options *o, uint64_t size,
 	return ret ? err_errno(err, ret, "Could not write the new image") : 0;
 }
 
+/* ---- another size -------------------------------------------------------- */
+
+static uint64_t l1_entries(const struct image *img, uint64_t size)
+{
+	return div_up(size, tables_of(img)->l2_entries * img->unit);
+}
+
+static int qed_resize_check(struct image *img, uint64_t size,
+			    enum preallocation mode, struct err *err)
+{
+	static const char *const names[] = { "off", "metadata", "falloc",
+					     "full" };
+	struct tables *t = tables_of(img);
+
+	if (mode != PREALLOC_OFF)
+		return err_set(err, -ENOTSUP, "Unsupported preallocation mode"
+			       " '%s'", names[mode]);
+	if (size % SECTOR_SIZE ||
+	    size > max_size(img->unit, t->l2_entries * 8 / img->unit))
+		return err_set(err, -EINVAL, "Invalid image size specified");
+	if (size < image_size(img))
+		return err_set(err, -ENOTSUP,
+			       "Shrinking images is currently not supported");
+	/* The table has room for the largest size; only looks go as far. */
+	t->l1_entries = max_u64(t->l1_entries, l1_entries(img, size));
+	return 0;
+}
+
+static int qed_resize(struct image *img, uint64_t size,
+		      enum preallocation mode, struct err *err)
+{
+	unsigned char bytes[8];
+	int ret = repair_barrier(img);
+
+	(void)mode;
+	(void)err;
+	le64_put(bytes, size);
+	return ret ? ret : file_write(img->file, bytes, sizeof(bytes), H_SIZE);
+}
+
 /* ---- another backing file ------------------------------------------------ */
 
 /* Where the new name goes: sector 0 is written as a whole, and beyond it the
@@ -424,26 +460,7 @@ static int qed_info(struct image *img, struct image_info *info,
 
 static int qed_check(struct image *img, struct check_result *res)
 {
-	return tables_check(img, res);
-}
-
-/*
- * What is written marks the image, and the mark goes when it is closed: then
- * that of who did not finish is gone as well, unless something is left that
- * writing would make worse.
- */
-static int qed_repair(struct image *img, unsigned fix,
-		      struct check_result *res)
-{
-	struct qed *q = qed_of(img);
-	unsigned char bytes[8];
-	int ret = tables_repair(img, fix, res);
-
-	q->unsound = ret || res->corruptions;
-	if (ret || !(q->features & F_NEED_CHECK))
-		return ret;
-	le64_put(bytes, q->features);
-	return repair_write(img, img->file, bytes, sizeof(bytes), H_FEATURES);
+	return tables_check(img, true, res);
 }
 
 static const struct format_admin qed_admin = {
@@ -453,7 +470,6 @@ static const struct format_admin qed_admin = {
 	.info = qed_info,
 	.check = qed_check,
 	.change_backing = qed_change_backing,
-	.repair = qed_repair,
 };
 
 const struct format qed_format = {
@@ -471,5 +487,7 @@ const struct format qed_format = {
 	.commit = tables_commit,
 	.abort = tables_abort,
 	.unmap = tables_unmap,
+	.resize_check = qed_resize_check,
+	.resize = qed_resize,
 	.admin = &qed_admin,
 };

@@ -177,21 +177,39 @@ static int raw_grow_failed(int ret, struct err *err)
 	return err_errno(err, ret, "Could not resize file");
 }
 
-static int raw_grow(struct image *img, uint64_t size, struct err *err)
+static int raw_resize_check(struct image *img, uint64_t size,
+			    enum preallocation mode, struct err *err)
 {
 	const struct raw *raw = img->priv;
-	int ret;
 
+	if (mode == PREALLOC_METADATA)
+		return err_set(err, -ENOTSUP, "Unsupported preallocation mode:"
+			       " metadata");
 	if (raw->fixed)
 		return err_set(err, -ENOTSUP,
 			       "Cannot resize fixed-size raw disks");
 	if (size > INT64_MAX - raw->offset)
-		return raw_grow_failed(-EFBIG, err);
-	ret = file_truncate(img->file, raw->offset + size);
-	if (ret)
-		return raw_grow_failed(ret, err);
-	atomic_store(&img->size, whole_sectors(size));
+		return err_errno(err, -EFBIG, "Could not resize file");
 	return 0;
+}
+
+static int raw_resize(struct image *img, uint64_t size,
+		      enum preallocation mode, struct err *err)
+{
+	const struct raw *raw = img->priv;
+	uint64_t old;
+	int ret = file_size(img->file, &old);
+
+	if (!ret)
+		ret = file_truncate(img->file, raw->offset + size);
+	if (ret)
+		return err_errno(err, ret, "Could not resize file");
+	if (raw->offset + size <= old)
+		return 0;
+	ret = preallocate(img->file, old, raw->offset + size - old, mode, err);
+	if (ret)
+		(void)file_truncate(img->file, old);
+	return ret;
 }
 
 /* The head is overwritten, so that no old signature of a block device is left
@@ -238,6 +256,7 @@ const struct format raw_format = {
 	.probe = raw_probe,
 	.open = raw_open,
 	.map = raw_map,
-	.grow = raw_grow,
+	.resize_check = raw_resize_check,
+	.resize = raw_resize,
 	.admin = &raw_admin,
 };

@@ -11,12 +11,14 @@
 
 /* One line for each command; it is in fs/ctl-NAME.c. */
 static const struct ctl_command commands[] = {
+	{ "check", ctl_check },
 	{ "flush", ctl_flush },
+	{ "resize", ctl_resize },
 };
 
 /* imgctl's words for what an image can be told to do.  Not here yet. */
 static const char *const later[] = {
-	"amend", "bitmap", "check", "commit", "rebase", "resize", "snapshot",
+	"amend", "bitmap", "commit", "rebase", "snapshot",
 };
 /* ... and those that are about other files, or only ask. */
 static const char *const elsewhere[] = {

@@ -124,6 +124,8 @@ struct ctl_command {
 
 /* The commands, each in fs/ctl-NAME.c. */
 int ctl_flush(struct ctl_call *c, struct err *err);
+int ctl_check(struct ctl_call *c, struct err *err);
+int ctl_resize(struct ctl_call *c, struct err *err);
 
 /* Options as getopt_long takes them: letters cluster, long names may be cut
  * short, operands may stand in between, "--" ends them.  Ends with id 0. */

@@ -144,15 +144,6 @@ static void disk_read(fuse_req_t req, struct handle *h, size_t len, off_t off)
 
 /* ---- writing ------------------------------------------------------------------- */
 
-/* Two growing at once would make the second one shrink the image. */
-static int grow(struct image *img, uint64_t size)
-{
-	static pthread_mutex_t growing = PTHREAD_MUTEX_INITIALIZER;
-	with_lock(&growing);
-
-	return size <= image_size(img) ? 0 : image_grow(img, size, NULL);
-}
-
 int disk_fit(struct disk_handle *dh, struct image *img, uint64_t off,
 	     uint64_t *len)
 {
@@ -164,7 +155,7 @@ int disk_fit(struct disk_handle *dh, struct image *img, uint64_t off,
 	if (end <= size)
 		return 0;
 	if (dh->h.node->mnt->opt->growable) {
-		ret = grow(img, end);
+		ret = image_grow(img, end, NULL);
 		if (!ret || off >= size)
 			return ret;
 	}
@@ -361,7 +352,7 @@ static int disk_set_size(struct node *n, struct handle *h, uint64_t size)
 	if (size < image_size(img))
 		ret = -EPERM;
 	else if (size > image_size(img))
-		ret = n->mnt->opt->growable ? grow(img, size) : -EFBIG;
+		ret = n->mnt->opt->growable ? image_grow(img, size, NULL) : -EFBIG;
 	if (!ret)
 		mimage_wrote(n->m);
 	disk_leave(n);

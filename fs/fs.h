@@ -151,6 +151,9 @@ struct mimage {
 	struct work work;               /* life.c's */
 	_Atomic uint64_t changes;       /* bumped by mimage_wrote(): reports
 					 * made before are old */
+	_Atomic uint64_t resized;       /* generation of the disk's node: under
+					 * writeback the kernel never takes
+					 * another size for one (F7) */
 	_Atomic bool asked;             /* disk's attributes, since they last
 					 * changed by themselves */
 	void *disk;                     /* disk.c's: counted blocks ... */

@@ -340,7 +340,8 @@ int tree_entry(const struct node *dir, struct node *child, enum patience p,
 
 	memset(e, 0, sizeof(*e));
 	e->ino = child->ino;
-	e->generation = 1;
+	e->generation = 1 + (child->kind == NODE_DISK && !child->layer ?
+			     atomic_load(&child->m->resized) : 0);
 	e->entry_timeout = name_timeout(dir, child);
 	ret = tree_attr(child, p, &e->attr, &e->attr_timeout);
 	if (!ret)

@@ -63,5 +63,8 @@ map|fails on images with compressed, encrypted or external data; json does not
 map|data=false is space that is preallocated, not used yet
 raw|file system has holes only written sectors take space; info or ls -ls
 formats|Formats other than raw and qcow2 are meant for conversion
+resize|First shrink file systems and partitions inside the guest
+resize|partitions and file systems must be grown to use
+resize|may take slightly more than necessary
 TABLE
 [ $missing -eq 0 ] || fail "$missing warnings are missing"

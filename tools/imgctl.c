@@ -20,14 +20,14 @@ const struct command *const commands[] = {
 	&cmd_create,
 	&cmd_info,
 	&cmd_map,
+	&cmd_resize,
 	NULL,
 };
 
 /* qemu-img's other commands: known by name, so that the answer is about them
  * and not about a typing error. */
 static const char *const later_commands[] = {
-	"amend", "bench", "dd", "measure", "rebase",
-	"resize", "snapshot",
+	"amend", "bench", "dd", "measure", "rebase", "snapshot",
 };
 
 static const struct cmd_option global_options[] = {

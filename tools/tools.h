@@ -98,6 +98,6 @@ struct command {
 
 extern const struct command cmd_bitmap, cmd_check, cmd_commit, cmd_compare,
 			    cmd_convert, cmd_create,
-			    cmd_info, cmd_map;
+			    cmd_info, cmd_map, cmd_resize;
 
 #endif

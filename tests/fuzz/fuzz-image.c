@@ -225,7 +225,7 @@ static void change(struct image *img, const struct input *in)
 	if (unit <= 4 * MiB)
 		image_allocate(&img->live, 0, min_u64(size, 2 * unit));
 	write_and_read(img, 0, 0x77, in->sound);
-	if (seed & 4 && img->fmt->grow && size < UINT64_C(1) << 40)
+	if (seed & 4 && img->fmt->resize && size < UINT64_C(1) << 40)
 		image_grow(img, size + 5 * unit, NULL);
 	walk_and_read(&img->live);
 }

@@ -171,12 +171,9 @@ static unsigned mishap(struct work *work, unsigned i)
 				   -ETIMEDOUT);
 	if (i == work->cut_at) {
 		atomic_store(&work->cut, true);
-		if (work->at_sync)
-			power_crash_sync(work->disk, 1 + work->cut_requests);
-		else
-			power_crash_after(work->disk, 1 + work->cut_requests);
+		power_crash_after(work->disk, 1 + work->cut_requests);
 	}
-	if (!(work->seed & 1) && !work->at_sync)
+	if (!(work->seed & 1))
 		return 0;
 	return lost ? 2 : i == work->cut_at;
 }

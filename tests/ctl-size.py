@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""ctl resize and ctl check on a mounted image, and -o growable: sizes of open
+files are right afterwards, readers and writers go on, what cannot be done under
+an open disk is EBUSY with a sentence; qemu-img finds the image sound and reads
+what was written."""
+
+import threading
+
+from testlib import *
+
+requires_fuse()
+requires("qemu-img", "qemu-io")
+
+
+def ctl(m, line):
+    """(error's name or "ok", what is read back)"""
+    fd = os.open(m + "/ctl", os.O_RDWR)
+    try:
+        e = errname(os.write, fd, line.encode())
+        return e, os.pread(fd, 65536, 0).decode()
+    finally:
+        os.close(fd)
+
+
+def ok(m, line):
+    e, text = ctl(m, line)
+    assert e == "ok", (line, e, text)
+    return text
+
+
+def fails(m, line, error, sentence):
+    e, text = ctl(m, line)
+    assert e == error and sentence in text, (line, e, text)
+
+
+def sound(fmt, name, model):
+    r = subprocess.run(["qemu-img", "check", "-q", "-f", fmt, name])
+    assert r.returncode in (0, 63)
+    run("qemu-img", "convert", "-f", fmt, "-O", "raw", name, "out")
+    with open("out", "rb") as f:
+        assert f.read() == model
+
+
+def resizing(fmt, cache):
+    name = "a." + fmt
+    run("qemu-img", "create", "-q", "-f", fmt, name, "1M")
+    model = bytearray(MIB)
+    m = mount(name, options=f"rw,cache={cache}" +
+              (",raw" if fmt == "raw" else ""))
+    fd = os.open(m + "/disk", os.O_RDWR)
+    assert os.fstat(fd).st_size == MIB
+
+    def put(off, data):
+        assert os.pwrite(fd, data, off) == len(data)
+        model[off:off + len(data)] = data
+
+    put(1000, b"first" * 1000)
+    assert os.pread(fd, 10, MIB - 5) == bytes(5)
+    if cache == "writeback":        # F7: the kernel owns the size
+        fails(m, "resize +1M", "EBUSY", "The disk is open")
+        os.close(fd)
+        ok(m, "resize +1M")
+        wait_until(10, lambda: os.stat(m + "/disk").st_size == 2 * MIB,
+                   "the new size is not seen")
+        fd = os.open(m + "/disk", os.O_RDWR)
+    else:
+        ok(m, "resize +1M")
+    model.extend(bytes(MIB))
+    assert os.fstat(fd).st_size == 2 * MIB == os.stat(m + "/disk").st_size
+    assert os.pread(fd, 10, MIB - 5) == bytes(10)
+    assert os.lseek(fd, 0, os.SEEK_END) == 2 * MIB
+    put(2 * MIB - 700, b"x" * 700)
+    if cache == "writeback":
+        os.close(fd)
+        ok(m, "resize 2M")
+    else:
+        assert errname(os.pwrite, fd, b"y", 2 * MIB) == "ENOSPC"
+        ok(m, "resize 2M")
+    fails(m, "resize 1M", "EPERM", "Use the --shrink option")
+    fails(m, "resize", "EINVAL", "resize takes one size")
+    fails(m, "resize 1M 2M", "EINVAL", "resize takes one size")
+    fails(m, "resize abc", "EINVAL", "expects a non-negative number")
+    fails(m, "resize --preallocation=no 3M", "EINVAL",
+          "Invalid preallocation mode 'no'")
+    fails(m, "resize -- -5M", "EINVAL", "New image size must be positive")
+    if fmt != "qed" and cache != "writeback":
+        fails(m, "resize --shrink 1M", "EBUSY", "The disk is open")
+    if fmt == "qed":
+        fails(m, "resize --preallocation=full 4M", "EOPNOTSUPP",
+              "Unsupported preallocation mode 'full'")
+    else:
+        ok(m, "resize --preallocation=falloc 3M")
+        model.extend(bytes(MIB))
+    if cache != "writeback":
+        os.close(fd)
+    if fmt != "qed":
+        wait_until(10, lambda: os.stat(m + "/disk").st_size == 3 * MIB,
+                   "the new size is not seen")
+        fd = os.open(m + "/disk", os.O_RDWR)
+        put(5 * MIB // 2, b"z" * 3000)
+        os.close(fd)
+    if fmt != "qed" and cache != "writeback":
+        fd = os.open(m + "/disk", os.O_RDWR)
+        ok(m, "resize --shrink --force 1300k")
+        del model[1300 * 1024:]
+        assert os.fstat(fd).st_size == 1300 * 1024
+        assert os.pread(fd, 10, 1300 * 1024 - 3) == bytes(3)
+        ok(m, "resize +500k")
+        model.extend(bytes(500 * 1024))
+        assert os.pread(fd, 500 * 1024, 1300 * 1024) == bytes(500 * 1024)
+        os.close(fd)
+    umount(m)
+    sound(fmt, name, model)
+
+
+def beside_writers():
+    """The disk grows while threads write and read all of it."""
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512",
+        "b.qcow2", "256k")
+    m = mount("b.qcow2", options="rw")
+    fd = os.open(m + "/disk", os.O_RDWR)
+    model = bytearray(256 * 1024)
+    stop, failed = threading.Event(), []
+
+    def writer(n):
+        i = 0
+        try:
+            while not stop.is_set() or i < 50:
+                off = (i * 37 + n * 64) % 256 * 1024 + n * 256
+                data = bytes([n * 50 + i % 50 + 1]) * 256
+                os.pwrite(fd, data, off)
+                assert os.pread(fd, 256, off) == data
+                model[off:off + 256] = data
+                i += 1
+        except Exception as e:      # told by the main thread
+            failed.append(e)
+    threads = [threading.Thread(target=writer, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for i in range(20):
+        ok(m, "resize +700k")
+        model.extend(bytes(700 * 1024))
+        assert os.fstat(fd).st_size == len(model)
+    stop.set()
+    for t in threads:
+        t.join()
+    assert not failed, failed
+    os.close(fd)
+    umount(m)
+    sound("qcow2", "b.qcow2", model)
+
+
+def growable(fmt):
+    name = "g." + fmt
+    run("qemu-img", "create", "-q", "-f", fmt, name, "100k")
+    m = mount(name, options="rw,growable" + (",raw" if fmt == "raw" else ""))
+    model = bytearray(100 * 1024)
+    with open(m + "/disk", "r+b", buffering=0) as f:
+        for i in range(40):
+            f.seek(0, os.SEEK_END)
+            data = bytes([i + 1]) * 51200
+            assert f.write(data) == len(data)
+            model.extend(data)
+            assert os.fstat(f.fileno()).st_size == len(model)
+        f.seek(len(model) + 70000)
+        f.write(b"w" * 512)
+        model.extend(bytes(70000) + b"w" * 512)
+        model.extend(bytes(-len(model) % 512))
+        f.truncate(3 * MIB)
+        model.extend(bytes(3 * MIB - len(model)))
+        assert os.fstat(f.fileno()).st_size == 3 * MIB
+        f.seek(0)
+        assert f.read() == model
+        os.fsync(f.fileno())
+    # What was synced is there after a kill.
+    kill(m)
+    run("qemu-img", "convert", "-f", fmt, "-O", "raw", name, "out")
+    with open("out", "rb") as f:
+        assert f.read() == model
+    if fmt != "raw":
+        assert subprocess.run(["qemu-img", "check", "-q", name],
+                              stdout=subprocess.DEVNULL).returncode in (0, 3)
+
+
+def checking():
+    run("qemu-img", "create", "-q", "-f", "qcow2", "c.qcow2", "1M")
+    run("qemu-io", "-c", "write -P 3 0 300k", "c.qcow2")
+    with open("c.qcow2", "r+b") as f:       # a count of what nobody uses
+        f.seek(2 * 65536 + 2 * 20)
+        f.write(b"\0\1")
+        f.truncate(21 * 65536)
+    m = mount("c.qcow2", options="rw")
+    expect = subprocess.run(["imgctl", "check", "-U", "c.qcow2"], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert expect.returncode == 3
+    assert sorted(ok(m, "check").splitlines()) == \
+        sorted(expect.stdout.splitlines())
+    fd = os.open(m + "/disk", os.O_RDWR)
+    fails(m, "check -r leaks", "EBUSY", "The disk is open")
+    os.close(fd)
+    assert "1 leaked clusters\n" in ok(m, "check -r leaks")
+    assert ok(m, "check").startswith("No errors were found on the image.\n")
+    fails(m, "check -r x", "EINVAL", "expects 'leaks' or 'all' not 'x'")
+    fails(m, "check x", "EINVAL", "check takes no operands")
+    with open(m + "/disk", "r+b", buffering=0) as f:    # it goes on
+        f.write(b"\4" * 70000)
+        f.seek(900000)
+        f.write(b"\5" * 100000)
+    assert ok(m, "check -r all").startswith("No errors")
+    umount(m)
+    assert not subprocess.run(["qemu-img", "check", "-q", "c.qcow2"]
+                              ).returncode
+    m = mount("c.qcow2", point="ro")
+    assert ok(m, "check").startswith("No errors")
+    fails(m, "check -r all", "EROFS", "rw")
+    fails(m, "resize +1M", "EROFS", "rw")
+    umount(m)
+    run("qemu-img", "create", "-q", "-f", "vdi", "v.vdi", "1M")
+    m = mount("v.vdi", options="rw")
+    fails(m, "resize +1M", "EOPNOTSUPP",
+          "Image format driver does not support resize")
+    umount(m)
+
+
+for fmt in "raw", "qcow2", "qed":
+    for cache in "none", "writeback":
+        resizing(fmt, cache)
+    growable(fmt)
+beside_writers()
+checking()

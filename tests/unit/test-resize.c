@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-resize.c - the power fails at any request of a resize: the image has the
+ * old size and content or the new one, and is sound.
+ */
+#include "config.h"
+
+#include "../lib/crash.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+struct to {
+	uint64_t size;
+	enum preallocation prealloc;
+};
+
+static int resize(struct image *img, const void *arg)
+{
+	const struct to *to = arg;
+	const struct resize_args a = { .prealloc = to->prealloc };
+
+	/* Again, of an image that has it already: nothing is left to do. */
+	return image_resize(img, to->size, &a, NULL);
+}
+
+static void try(const char *make, uint64_t size, enum preallocation prealloc)
+{
+	const struct to to = { size, prealloc };
+	const struct crash_case c = {
+		.make = make, .change = resize, .arg = &to,
+	};
+
+	crash_everywhere(&c);
+}
+
+#define SMALL "qemu-img create -q -f qcow2 -o cluster_size=4k template 100k" \
+	" && qemu-io -c 'write -P 1 0 100k' template >/dev/null"
+
+static void test_grow(void **state)
+{
+	(void)state;
+	try(SMALL, 200 * KiB, PREALLOC_OFF);
+	/* A longer L1. */
+	try("qemu-img create -q -f qcow2 -o cluster_size=512 template 100k &&"
+	    " qemu-io -c 'write -P 1 10k 90k' template >/dev/null",
+	    5000 * KiB, PREALLOC_OFF);
+	try(SMALL " && qemu-img snapshot -c s template", 300 * KiB,
+	    PREALLOC_OFF);
+}
+
+static void test_space(void **state)
+{
+	(void)state;
+	try(SMALL, 200 * KiB, PREALLOC_METADATA);
+	try(SMALL, 200 * KiB, PREALLOC_FULL);
+}
+
+/* What was behind the end, of this image or of the one below it, is not seen
+ * again. */
+static void test_behind(void **state)
+{
+	(void)state;
+	try("qemu-img create -q -f qcow2 -o cluster_size=4k template 100k &&"
+	    " qemu-io -c 'write -P 1 0 100k' template >/dev/null &&"
+	    " printf '\\0\\0\\0\\0\\0\\1\\10\\0' | dd of=template bs=1 seek=24"
+	    " conv=notrunc status=none", 90 * KiB, PREALLOC_OFF);
+	try("head -c 200000 /dev/zero | tr '\\0' x >base && truncate -s 300k"
+	    " base && qemu-img create -q -f qcow2 -o cluster_size=4k -b"
+	    " $PWD/base -F raw template 50k && qemu-io -c 'write -P 1 0 7k' -c"
+	    " 'write -P 2 48k 2k' template >/dev/null", 400 * KiB,
+	    PREALLOC_OFF);
+}
+
+static void test_shrink(void **state)
+{
+	(void)state;
+	try(SMALL, 50 * KiB, PREALLOC_OFF);
+	try(SMALL " && qemu-img snapshot -c s template", 49664, PREALLOC_OFF);
+}
+
+static void test_qed(void **state)
+{
+	(void)state;
+	try("qemu-img create -q -f qed -o cluster_size=4k template"
+	    " 100k && qemu-io -c 'write -P 1 0 100k' template >/dev/null",
+	    400 * KiB, PREALLOC_OFF);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_grow),
+		cmocka_unit_test(test_space),
+		cmocka_unit_test(test_behind),
+		cmocka_unit_test(test_shrink),
+		cmocka_unit_test(test_qed),
+	};
+
+	if (system("qemu-img --version >/dev/null 2>&1"))
+		return 77;
+	return cmocka_run_group_tests(tests, crash_setup, crash_teardown);
+}

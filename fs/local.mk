@@ -51,6 +51,16 @@ mounthelper_SCRIPTS = mount.imgfs
 EXTRA_DIST += fs/mount.imgfs.in
 CLEANFILES += mount.imgfs
 
+# Not over a helper that is there already.
+install-exec-hook:
+	cd '$(DESTDIR)$(mounthelperdir)' && \
+		{ test -e umount.fuse || ln -s umount.fuse.imgfs umount.fuse; }
+
+uninstall-hook:
+	cd '$(DESTDIR)$(mounthelperdir)' && \
+		{ test "$$(readlink umount.fuse)" != umount.fuse.imgfs || \
+		rm -f umount.fuse; }
+
 mount.imgfs: fs/mount.imgfs.in Makefile
 	$(AM_V_GEN)sed 's|@bindir@|$(bindir)|' $(srcdir)/fs/mount.imgfs.in >$@.tmp
 	$(AM_V_at)chmod 755 $@.tmp && mv $@.tmp $@

@@ -285,6 +285,7 @@ static int close_images(struct mount *mnt)
 	autofree struct mimage **list = mount_images(mnt, true, &n);
 	int ret, first = 0;
 
+	pause_point("mount-end");
 	for (size_t i = 0; i < n; i++) {
 		mimage_close(list[i], true, &ret);
 		if (!first)

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * umount.c - umount.fuse.imgfs, which umount(8) runs for our mounts.
+ * umount.c - umount.fuse.imgfs and umount.fuse, which umount(8) runs for our
+ * mounts: the first when it has the type from mountinfo, the second when it has
+ * it from statfs(2), which knows no subtypes.  That is so wherever
+ * /run/mount/utab exists (util-linux 2.38), and then any FUSE file system may
+ * come here: another one's is unmounted and nothing else.
  *
  * The kernel's umount(2) returns before the daemon has heard of it (F27).  Who
  * unmounts wants to start a virtual machine, or pull a disk: so this waits for
@@ -63,6 +67,53 @@ static bool arguments_parse(struct unmount *u, int argc, char **argv)
 	u->dir = argv[optind];
 	pass_on(u, u->dir);
 	return true;
+}
+
+/* ---- is it ours? ------------------------------------------------------------- */
+
+/* mountinfo writes blanks, newlines and backslashes in octal. */
+static bool same_path(const char *escaped, const char *path)
+{
+	for (; *escaped && *path; escaped++, path++) {
+		unsigned c = (unsigned char)*escaped;
+
+		if (*escaped == '\\' && sscanf(escaped + 1, "%3o", &c) == 1)
+			escaped += 3;
+		if (c != (unsigned char)*path)
+			return false;
+	}
+	return !*escaped && !*path;
+}
+
+/* The file system there is not asked: it may be one that hangs. */
+static bool is_ours(const char *dir)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *at = NULL, *type;
+	bool ours = false;      /* the last one is on top */
+	size_t cap = 0;
+
+	if (!f)
+		return false;
+	while (getline(&line, &cap, f) > 0) {
+		free(at);
+		if (sscanf(line, "%*s %*s %*s %*s %ms", &at) != 1)
+			at = NULL;
+		type = strstr(line, " - ");
+		if (at && type && same_path(at, dir))
+			ours = !strncmp(type + 3, "fuse.imgfs ", 11);
+	}
+	free(at);
+	free(line);
+	fclose(f);
+	return ours;
+}
+
+static bool called_for_any_fuse(const char *program)
+{
+	const char *slash = strrchr(program, '/');
+
+	return !strcmp(slash ? slash + 1 : program, "umount.fuse");
 }
 
 /* ---- is it mounted elsewhere too? ------------------------------------------- */
@@ -174,6 +225,8 @@ int main(int argc, char **argv)
 
 	if (!arguments_parse(&u, argc, argv))
 		return usage();
+	if (called_for_any_fuse(argv[0]) && !is_ours(u.dir))
+		u.wait = false;
 	if (u.wait)
 		daemon_find(&u);
 	rc = umount_run(&u);

@@ -1,7 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # mount(8) and umount(8) through mount.imgfs and umount.fuse.imgfs: by type, by
-# FUSE's own helper, by a line of fstab; umount returns when all is durable.
+# FUSE's own helper, by a line of fstab; umount returns when all is durable, and
+# no sooner, whether there is a /run/mount/utab (then it knows no subtypes and
+# runs umount.fuse) or none.
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires_root
 requires_fuse
@@ -21,12 +23,36 @@ for f in own/*; do
 	ln -s "$tmp/$f" "sbin/${f#own/}"
 done
 ln -sf "$top_builddir/mount.imgfs" "$top_builddir/umount.fuse.imgfs" sbin/
+ln -sf umount.fuse.imgfs sbin/umount.fuse
 # mount.fuse finds imgfs in its PATH, which mount(8) does not hand over.
 ln -sf "$top_builddir/imgfs" sbin/
 mount --bind sbin "$sbin"
 
+mount -t tmpfs none /run
+mkdir -p /run/mount
+
 imgctl create -q -f qcow2 a.qcow2 8M
 mkdir m
+
+# unmount_waits: with the daemon held at its end.
+unmount_waits() {
+	rm -f pause
+	mkfifo pause
+	IMGFS_PAUSE=mount-end:$tmp/pause \
+		mount -t imgfs "$tmp/a.qcow2" "$tmp/m" -o rw
+	rm -f /run/mount/utab
+	[ "$1" = without ] || : > /run/mount/utab
+	umount "$tmp/m" &
+	pid=$!
+	exec 7>pause
+	assert_fails wait_until 1 gone "$pid"
+	resume
+	wait "$pid"
+	assert_eq "$(daemon_of "$tmp/m")" "" "the daemon outlived umount"
+}
+
+unmount_waits without
+unmount_waits with
 
 write_and_unmount() {
 	assert_eq "$(findmnt -n -o FSTYPE "$tmp/m")" fuse.imgfs "type"

@@ -38,6 +38,7 @@ libimgcore_a_SOURCES += formats/vmdk.h
 libimgcore_a_SOURCES += formats/vmdk.c
 libimgcore_a_SOURCES += formats/vmdk-descriptor.c
 libimgcore_a_SOURCES += formats/vmdk-sparse.c
+libimgcore_a_SOURCES += formats/vmdk-sesparse.c
 libimgcore_a_SOURCES += formats/parallels.h
 libimgcore_a_SOURCES += formats/parallels.c
 libimgcore_a_SOURCES += formats/parallels-admin.c

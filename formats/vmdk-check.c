@@ -188,6 +188,8 @@ static int scan(struct image *img, unsigned fix, struct check_result *res)
 		struct vmdk_extent *x = &v->extents[i];
 		struct scan s = { .img = img, .x = x, .res = res, .fix = fix };
 
+		if (x->store == VMDK_SESPARSE)
+			ret = vmdk_sesparse_check(img, x, res);
 		if (x->store != VMDK_SPARSE)
 			continue;
 		s.first = malloc(table_bytes(&s));

@@ -153,11 +153,13 @@ static bool store_of(const struct words *w, enum vmdk_store *store)
 		*store = VMDK_ZERO;
 		return true;
 	}
-	*store = flat || vmfs ? VMDK_FLAT : VMDK_SPARSE;
+	*store = flat || vmfs ? VMDK_FLAT :
+		 !strcmp(w->type, "SESPARSE") ? VMDK_SESPARSE : VMDK_SPARSE;
 	if (!w->has_name || (flat && !w->has_offset) ||
 	    (vmfs && w->has_offset))
 		return false;
-	return flat || vmfs || !strcmp(w->type, "SPARSE") ||
+	return flat || vmfs || *store == VMDK_SESPARSE ||
+	       !strcmp(w->type, "SPARSE") ||
 	       !strcmp(w->type, "VMFSSPARSE");
 }
 

@@ -301,6 +301,7 @@ static int map_grains(struct image *img, const struct vmdk_extent *x,
 	if (ext->kind == EXT_PACKED)
 		return map_packed(img, x, host, in, ext);
 	ext->host = host + skip;
+	ext->flags |= EXT_OPAQUE;
 	return 0;
 }
 

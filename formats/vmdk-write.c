@@ -30,6 +30,9 @@ static int extent_writable(const struct image *img,
 
 	if (x->read_only && x->store != VMDK_ZERO)
 		return err_set(err, -EROFS, "Extent '%s' is read-only", name);
+	if (x->store == VMDK_SESPARSE)
+		return err_set(err, -ENOTSUP, "No write support for seSparse"
+			       " images available");
 	if (x->ended)
 		return err_set(err, -ENOTSUP, "'%s' is a finished stream",
 			       name);

@@ -109,7 +109,7 @@ static int check_type(const struct vmdk *v, bool alone, struct err *err)
 	};
 	static const char *const beside[] = {
 		"monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
-		"vmfs", "vmfsSparse", NULL,
+		"vmfs", "vmfsSparse", "seSparse", NULL,
 	};
 
 	if (type_is_one_of(v->create_type, alone ? inside : beside))
@@ -151,6 +151,8 @@ static int open_extent(struct image *img, unsigned i, struct err *err)
 	ret = child_open(img, role, x->name, 0, &x->file, err);
 	if (ret)
 		return err_errno(err, ret, "Could not open '%s'", x->name);
+	if (x->store == VMDK_SESPARSE)
+		return vmdk_sesparse_open(x, err);
 	return x->store == VMDK_SPARSE ? vmdk_sparse_open(x, err) :
 	       file_size(x->file, &x->file_end);
 }
@@ -285,6 +287,8 @@ static int vmdk_map(const struct view *view, uint64_t off, uint64_t len,
 		found.host = x->offset + in;
 	} else if (x->store == VMDK_SPARSE) {
 		ret = vmdk_sparse_map(img, x, in, len, &found);
+	} else if (x->store == VMDK_SESPARSE) {
+		ret = vmdk_sesparse_map(img, x, in, len, &found);
 	}
 	if (!ret && found.kind == EXT_HOLE && parent_changed(img))
 		ret = -EINVAL;
@@ -306,7 +310,7 @@ static struct json *extent_json(const struct image *img,
 	json_set_take(obj, "filename", json_string(
 		x->file == img->file ? img->name : x->file ? x->file->name :
 		""));
-	if (x->store == VMDK_SPARSE)
+	if (x->grain)
 		json_set_take(obj, "cluster-size", json_uint(x->grain));
 	json_set_take(obj, "format", json_string(x->type));
 	return obj;

@@ -13,6 +13,7 @@
 enum vmdk_store {
 	VMDK_FLAT,              /* one to one */
 	VMDK_SPARSE,            /* grains behind two levels of tables */
+	VMDK_SESPARSE,          /* the same in another shape, to read */
 	VMDK_ZERO,              /* nothing is stored */
 };
 
@@ -28,6 +29,8 @@ struct vmdk_extent {
 	uint64_t gd;            /* host offset of the directory */
 	uint32_t gtes;          /* entries of a table */
 	uint64_t rgd;           /* of the redundant one; 0: none */
+	uint64_t tables, nr_tables;     /* SESPARSE: host offset, how many */
+	uint64_t grains, nr_grains;     /* SESPARSE: the same of grains */
 	bool cowd;              /* the header is COWD's */
 	bool zeroes;            /* entry 1 is a grain of zeroes */
 	bool packed;            /* grains are zlib streams */
@@ -78,6 +81,14 @@ enum extent_kind vmdk_kind_of(const struct vmdk_extent *x, uint32_t gte);
 /* Where the descriptor is inside of a KDMV file: bytes. */
 int vmdk_embedded(struct file *f, uint64_t *offset, uint64_t *len,
 		  struct err *err);
+
+/* ---- vmdk-sesparse.c ---- */
+
+int vmdk_sesparse_open(struct vmdk_extent *x, struct err *err);
+int vmdk_sesparse_map(struct image *img, const struct vmdk_extent *x,
+		      uint64_t in, uint64_t len, struct extent *ext);
+int vmdk_sesparse_check(struct image *img, const struct vmdk_extent *x,
+			struct check_result *res);
 
 /* ---- vmdk-write.c ---- */
 

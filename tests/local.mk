@@ -152,6 +152,7 @@ SCRIPT_TESTS += tests/mount-kill.py
 SCRIPT_TESTS += tests/mount-workers.py
 SCRIPT_TESTS += tests/vmdk-read.sh
 SCRIPT_TESTS += tests/vmdk-write.sh
+SCRIPT_TESTS += tests/vmdk-others.py
 SCRIPT_TESTS += tests/views.sh
 SCRIPT_TESTS += tests/mount-requests.sh
 SCRIPT_TESTS += tests/views-many-extents.py

@@ -56,6 +56,10 @@ caught gate
 caught sticky --lost-write
 # Of formats that order little beside each other a rare seed fails: the long run.
 if [ "$CRASHES" -gt 6 ]; then
+	caught stages --format vmdk
+	caught claims --format vmdk
+	crashes --format vmdk --size 20971520 --seeds 1-100
+	crashes --format vmdk --create zeroed_grain=on --ops 60 --seeds 1-60
 	caught stages --format vdi --cluster 1048576 --ops 25
 	caught stages --format vpc --cluster 2097152 --ops 25
 fi

@@ -38,6 +38,8 @@ struct json;
 struct mpage;
 struct policy;
 struct progress;         /* job.h */
+struct snapshot_info;
+struct snapshot_key;
 
 /* ---- views ---------------------------------------------------------------
  * What map() is asked about: the live disk (root == NULL), or another root of
@@ -247,6 +249,34 @@ struct format {
 	const struct format_admin *admin;
 };
 
+/*
+ * Internal snapshots.  Called through snapshot.h, one change at a time and after
+ * dirty(); list() and view() at any time.  @index is of the list as it is.
+ */
+struct format_snapshots {
+	/* An array that the caller frees, NULL when empty. */
+	int (*list)(struct image *img, struct snapshot_info **items, size_t *n,
+		    struct err *err);
+	/* Sets v->root and v->size.  The snapshot stays while it is open. */
+	int (*view)(struct image *img, const struct snapshot_key *key,
+		    struct view *v, struct err *err);
+	void (*view_close)(struct view *v);
+	/*
+	 * The first three are durable on return, and at every moment before it
+	 * the file holds the old state or the new one.  What takes long is done
+	 * beside writers, in steps; image_freeze() is held for what the size of
+	 * L1 bounds (apply() replaces the disk: for all of it).
+	 */
+	int (*create)(struct image *img, const char *name, struct progress *p,
+		      struct err *err);
+	int (*remove)(struct image *img, size_t index, struct progress *p,
+		      struct err *err);
+	int (*apply)(struct image *img, size_t index, struct progress *p,
+		     struct err *err);
+	int (*rename)(struct image *img, size_t index, const char *name,
+		      struct err *err);
+};
+
 /* Whole-image work; each lives in its own source file (qcow2-check.c ...). */
 struct format_admin {
 	/* NULL create: "does not support image creation". */
@@ -297,6 +327,8 @@ struct format_admin {
 	 * images are never emptied.
 	 */
 	int (*empty)(struct image *img);
+	/* NULL: the format has no internal snapshots. */
+	const struct format_snapshots *snapshots;
 };
 
 /* All formats of this build, in probing order; ends with NULL. */
@@ -600,6 +632,8 @@ void meta_unlock(struct mpage *pg);
 void *meta_bytes(struct mpage *pg);
 /* Under meta_wrlock and inside the gate. */
 void meta_dirty(struct mpage *pg, enum stage stage);
+/* Inside the gate the answer stays. */
+bool meta_is_dirty(const struct mpage *pg);
 /* Rule 17: before metadata space is retired or becomes data: drops its pages,
  * dirty ones too. */
 void meta_forget(struct image *img, struct file *f, uint64_t host,
@@ -630,6 +664,19 @@ void space_retire(struct image *img, struct file *f, uint64_t host,
 void image_wait_epochs(struct image *img);
 
 /*
+ * Rule 15, for one instant: until image_thaw() nobody changes the mapping or
+ * overwrites in place, and whoever did has ended.  Writers wait, readers do not.
+ * image_flush() is allowed meanwhile.  The caller holds no claim and is in no
+ * epoch.
+ */
+void image_freeze(struct image *img);
+void image_thaw(struct image *img);
+
+/* Rule 13: flushes if there are too many dirty pages.  For long work that makes
+ * many, between its steps; no lock but a claim may be held. */
+int image_throttle(struct image *img);
+
+/*
  * For admin->repair(): bytes of metadata into the file, around the cache, whose
  * pages there are dropped; or host space given back, whose contents are
  * undefined then.  The first call marks the image (rule 12: runs dirty(), which
@@ -654,6 +701,7 @@ struct snapshot_info {
 	uint32_t date_sec, date_nsec;
 	uint64_t vm_clock_nsec;
 	int64_t icount;         /* -1: none */
+	uint64_t disk_size;     /* guest bytes */
 };
 
 /* What admin->info fills; strings are owned by the struct. */

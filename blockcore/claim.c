@@ -20,12 +20,16 @@ struct claim_waiter {
 void claims_init(struct claims *c)
 {
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->opened, NULL);
+	pthread_cond_init(&c->drained, NULL);
 }
 
 void claims_destroy(struct claims *c)
 {
 	BUG_ON(c->n);
 	pthread_mutex_destroy(&c->lock);
+	pthread_cond_destroy(&c->opened);
+	pthread_cond_destroy(&c->drained);
 	free(c->held);
 }
 
@@ -78,9 +82,12 @@ static int claim_insert(struct claims *c, struct claim *claim)
 
 	for (;;) {
 		i = first_behind(c, claim->off);
-		if (i == c->n || c->held[i]->off >= claim->end)
+		if (c->closed)
+			pthread_cond_wait(&c->opened, &c->lock);
+		else if (i == c->n || c->held[i]->off >= claim->end)
 			break;
-		wait_for(c, c->held[i]);
+		else
+			wait_for(c, c->held[i]);
 	}
 	if (make_room(c))
 		return -ENOMEM;
@@ -118,4 +125,27 @@ void claim_drop(struct engine *e, struct claim *claim)
 		w->queued = false;
 		pthread_cond_signal(&w->wake);
 	}
+	if (c->closed && !c->n)
+		pthread_cond_signal(&c->drained);
+}
+
+void claims_close(struct engine *e)
+{
+	struct claims *c = &e->claims;
+	with_lock(&c->lock);
+
+	while (c->closed)
+		pthread_cond_wait(&c->opened, &c->lock);
+	c->closed = true;
+	while (c->n)
+		pthread_cond_wait(&c->drained, &c->lock);
+}
+
+void claims_open(struct engine *e)
+{
+	struct claims *c = &e->claims;
+	with_lock(&c->lock);
+
+	c->closed = false;
+	pthread_cond_broadcast(&c->opened);
 }

@@ -33,7 +33,7 @@ static ssize_t copy_in_place(struct image *img, uint64_t to,
 
 	epoch_enter(img->eng);
 	n = img->fmt->map(&img->live, to, len, &ext);
-	if (!n && in_place(&ext)) {
+	if (!n && may_overwrite(img->eng, &ext)) {
 		len = min_u64(len, ext.len);
 		bitmaps_mark(img->eng, to, len);
 		n = file_copy(ext.file, ext.host, from->file, from->host, len);

@@ -13,6 +13,7 @@
  *   walk.c    extents through the chain
  *   repair.c  check -r
  *   admin.c   changes of the whole image; resize.c its size
+ *   snapshot.c  internal snapshots; the instant at which nobody writes
  *   engine.c  birth, death, marks
  */
 #ifndef BLOCKCORE_ENGINE_INT_H
@@ -39,6 +40,9 @@ struct claims {
 	pthread_mutex_t lock;
 	struct claim **held;
 	size_t n, room;
+	bool closed;            /* nobody gets a new one ... */
+	pthread_cond_t opened;  /* ... before this */
+	pthread_cond_t drained; /* closed, and none is held any more */
 };
 
 void claims_init(struct claims *c);
@@ -46,6 +50,10 @@ void claims_destroy(struct claims *c);
 /* Waits until nobody holds a part of [off, end).  0 or -ENOMEM. */
 int claim_take(struct engine *e, struct claim *c, uint64_t off, uint64_t end);
 void claim_drop(struct engine *e, struct claim *c);
+/* Waits until nobody holds a claim and nobody gets one; claims_open() ends
+ * that.  Later claims do not come before: no stream of them delays it. */
+void claims_close(struct engine *e);
+void claims_open(struct engine *e);
 
 /* ---- epochs --------------------------------------------------------------- */
 
@@ -100,6 +108,7 @@ struct engine {
 	pthread_mutex_t flush_lock;
 	_Atomic int broken;             /* rule 6: sticky */
 	_Atomic bool corrupt;
+	_Atomic bool frozen;            /* nothing is overwritten in place */
 	_Atomic uint64_t flushes;       /* ended ones */
 
 	pthread_mutex_t dirty_lock;     /* the lists below */
@@ -206,6 +215,12 @@ int bitmaps_store(struct image *img);
 static inline bool in_place(const struct extent *ext)
 {
 	return ext->kind == EXT_DATA && !(ext->flags & EXT_SHARED);
+}
+
+/* The same, in the epoch in which @ext was mapped: may it be done now? */
+static inline bool may_overwrite(struct engine *e, const struct extent *ext)
+{
+	return in_place(ext) && !atomic_load(&e->frozen);
 }
 
 /* Stores bytes whose units, mapped as @old, the caller has claimed, in units of

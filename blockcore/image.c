@@ -4,6 +4,7 @@
  * to writable and back, closing.
  */
 #include "image.h"
+#include "snapshot.h"
 
 #include <stdio.h>
 
@@ -155,6 +156,7 @@ void image_free(struct image *img)
 	/* First its pages: their file may be the format's own. */
 	if (img->eng)
 		engine_free(img->eng);
+	image_view_close(&img->live);
 	if (img->priv && img->fmt->close)
 		img->fmt->close(img);
 	for (unsigned i = 0; i < img->nr_children; i++) {

@@ -446,6 +446,11 @@ void meta_dirty(struct mpage *pg, enum stage stage)
 	dirty_link(e, pg);
 }
 
+bool meta_is_dirty(const struct mpage *pg)
+{
+	return atomic_load(&pg->is_dirty);
+}
+
 size_t meta_collect(struct engine *e, struct mpage **out, size_t max)
 {
 	size_t n = 0;

@@ -320,6 +320,21 @@ static void snapshots_text(struct strbuf *out, unsigned indent,
 		snapshot_row(out, indent, list->items[i]);
 }
 
+void report_snapshots_text(struct strbuf *out,
+			   const struct snapshot_info *items, size_t n)
+{
+	autojson *list = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_append_take(list, snapshot_json(&items[i]));
+	snapshots_text(out, 0, list);
+}
+
+struct json *report_snapshot_json(const struct snapshot_info *s)
+{
+	return snapshot_json(s);
+}
+
 static void size_lines(struct strbuf *out, unsigned indent,
 		       const struct json *info, const char *what)
 {

@@ -23,6 +23,12 @@ int report_info(struct strbuf *out, struct image *img,
 /* The human form of what report_info_json() made. */
 void report_info_text(struct strbuf *out, const struct json *info);
 
+/* The list of snapshots as info has it: nothing when there are none; and one of
+ * them as an object of info.json. */
+void report_snapshots_text(struct strbuf *out,
+			   const struct snapshot_info *items, size_t n);
+struct json *report_snapshot_json(const struct snapshot_info *s);
+
 /* The summary of a check that has run (findings went to res->say).  @name:
  * "filename" of the JSON form. */
 void report_check(struct strbuf *out, const struct check_result *res,

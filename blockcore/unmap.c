@@ -30,7 +30,7 @@ static ssize_t clear_in_place(struct image *img, uint64_t off, uint64_t len,
 
 	epoch_enter(img->eng);
 	ret = img->fmt->map(&img->live, off, len, &ext);
-	if (!ret && in_place(&ext)) {
+	if (!ret && may_overwrite(img->eng, &ext)) {
 		len = min_u64(len, ext.len);
 		bitmaps_mark(img->eng, off, len);
 		pause_point("write:mapped");

@@ -24,7 +24,7 @@ static ssize_t write_in_place(struct image *img, const void *buf, size_t len,
 
 	epoch_enter(img->eng);
 	ret = img->fmt->map(&img->live, off, len, &ext);
-	if (!ret && in_place(&ext)) {
+	if (!ret && may_overwrite(img->eng, &ext)) {
 		len = min_u64(len, ext.len);
 		bitmaps_mark(img->eng, off, len);
 		pause_point("write:mapped");
@@ -44,6 +44,11 @@ int dirty_throttle(struct image *img)
 	    cache_dirty_bound() / 2 || !atomic_load(&img->eng->nr_dirty))
 		return 0;
 	return image_flush(img);
+}
+
+int image_throttle(struct image *img)
+{
+	return dirty_throttle(img);
 }
 
 /* Zeroes behind the end of the image: a unit may stick out. */

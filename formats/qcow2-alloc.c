@@ -12,6 +12,7 @@
  * there any more.  Both belong to STAGE_SPACE.
  */
 #include "qcow2.h"
+#include "qcow2-shadow.h"
 
 #include <inttypes.h>
 
@@ -88,11 +89,13 @@ static uint64_t page_end(const struct image *img, uint64_t i)
 static uint64_t page_search(struct image *img, struct mpage *pg, uint64_t i,
 			    uint64_t want, uint64_t *run)
 {
+	const struct qcow2_hold *hold = qcow2_of(img)->hold;
 	uint64_t end = page_end(img, i), n = *run;
 
 	meta_rdlock(pg);
 	for (; i < end && n < want; i++)
-		n = qcow2_count_at(img, pg, i) ? 0 : n + 1;
+		n = qcow2_count_at(img, pg, i) ||
+		    (hold && qcow2_hold_has(hold, i)) ? 0 : n + 1;
 	meta_unlock(pg);
 	*run = n;
 	return i;
@@ -255,6 +258,7 @@ static void page_change(struct image *img, struct mpage *pg, uint64_t i,
 			uint64_t end, int delta)
 {
 	struct qcow2 *q = qcow2_of(img);
+	struct mpage *shadow = qcow2_shadow_pin(img, i);
 
 	change_begin(img);
 	meta_wrlock(pg);
@@ -267,7 +271,10 @@ static void page_change(struct image *img, struct mpage *pg, uint64_t i,
 	}
 	meta_dirty(pg, STAGE_SPACE);
 	meta_unlock(pg);
+	if (shadow)
+		qcow2_shadow_follow(img, shadow, pg, i, end, delta);
 	change_end(img);
+	meta_put(shadow);
 }
 
 static int page_add(struct image *img, uint64_t i, uint64_t end, int delta)
@@ -361,11 +368,18 @@ static int take_some(struct image *img, uint64_t *want, struct qcow2_run *run)
 
 int qcow2_alloc(struct image *img, uint64_t want, struct qcow2_run *run)
 {
+	with_lock(&qcow2_of(img)->alloc);
+
+	return qcow2_alloc_locked(img, want, run);
+}
+
+int qcow2_alloc_locked(struct image *img, uint64_t want,
+		       struct qcow2_run *run)
+{
 	struct qcow2 *q = qcow2_of(img);
 	struct qcow2_run found;
 	uint64_t done;
 	int ret;
-	with_lock(&q->alloc);
 
 	ret = take_some(img, &want, &found);
 	if (ret)

@@ -14,6 +14,7 @@
  * were written before), and only the pages that change later are dirty.
  */
 #include "qcow2.h"
+#include "qcow2-shadow.h"
 
 #include <inttypes.h>
 
@@ -74,8 +75,7 @@ static int block_check(struct image *img, uint64_t b, uint64_t e)
 	return -EIO;
 }
 
-/* Where the counts of clusters [b * refs per block, ...) are; 0: nowhere. */
-static int block_find(struct image *img, uint64_t b, uint64_t *host)
+int qcow2_block_find(struct image *img, uint64_t b, uint64_t *host)
 {
 	uint64_t e = 0;
 	int ret = 0;
@@ -96,8 +96,8 @@ uint64_t qcow2_counts_per_page(const struct image *img)
 	return (uint64_t)img->page * 8 >> qcow2_of(img)->refcount_order;
 }
 
-static uint64_t counts_page(struct image *img, uint64_t block,
-			    uint64_t cluster)
+uint64_t qcow2_counts_page(struct image *img, uint64_t block,
+			   uint64_t cluster)
 {
 	uint64_t i = cluster % qcow2_refs_per_block(qcow2_of(img));
 
@@ -107,14 +107,14 @@ static uint64_t counts_page(struct image *img, uint64_t block,
 int qcow2_counts_get(struct image *img, uint64_t cluster, struct mpage **pg)
 {
 	uint64_t block = 0;
-	int ret = block_find(img, cluster /
+	int ret = qcow2_block_find(img, cluster /
 			     qcow2_refs_per_block(qcow2_of(img)), &block);
 
 	if (ret)
 		return ret;
 	if (block)
 		return meta_get(img, img->file,
-				counts_page(img, block, cluster), pg);
+				qcow2_counts_page(img, block, cluster), pg);
 	*pg = NULL;
 	return 0;
 }
@@ -160,7 +160,7 @@ static int pin_own_count(struct image *img, uint64_t b, uint64_t c,
 
 	if (c / qcow2_refs_per_block(qcow2_of(img)) == b)
 		return meta_get(img, img->file,
-				counts_page(img, c * img->unit, c), pg);
+				qcow2_counts_page(img, c * img->unit, c), pg);
 	ret = qcow2_counts_get(img, c, pg);
 	return ret || *pg ? ret : -EIO;
 }
@@ -174,19 +174,22 @@ static void put_entry(struct mpage *pg, uint64_t at, uint64_t e,
 	meta_unlock(pg);
 }
 
-static void put_first_count(struct image *img, struct mpage *pg, uint64_t c)
+static void put_first_count(struct image *img, struct mpage *pg,
+			    struct mpage *shadow, uint64_t c)
 {
 	meta_wrlock(pg);
 	qcow2_count_set(img, pg, c, 1);
 	meta_dirty(pg, STAGE_SPACE);
 	meta_unlock(pg);
+	if (shadow)
+		qcow2_shadow_follow(img, shadow, pg, c, c + 1, 1);
 }
 
 /* Block @b at cluster @c, which is free; the table has room for it. */
 static int block_link(struct image *img, uint64_t b, uint64_t c)
 {
 	uint64_t slot = reftable_slot(img, b);
-	struct mpage *count, *table;
+	struct mpage *count, *table, *shadow;
 	int ret = write_empty_block(img, c * img->unit);
 
 	if (!ret)
@@ -195,11 +198,13 @@ static int block_link(struct image *img, uint64_t b, uint64_t c)
 		return ret;
 	ret = meta_get(img, img->file, round_down(slot, img->page), &table);
 	if (!ret) {
+		shadow = qcow2_shadow_pin(img, c);
 		change_begin(img);
-		put_first_count(img, count, c);
+		put_first_count(img, count, shadow, c);
 		put_entry(table, slot % img->page, c * img->unit,
 			  STAGE_SPACE_ROOT);
 		change_end(img);
+		meta_put(shadow);
 		meta_put(table);
 	}
 	meta_put(count);
@@ -298,7 +303,10 @@ static void header_switch(struct image *img, struct mpage *head,
 	p = meta_bytes(head);
 	be64_put(p + QH_REFTABLE_OFFSET, host);
 	be32_put(p + QH_REFTABLE_CLUSTERS, (uint32_t)a->table);
-	meta_dirty(head, STAGE_SPACE_ROOT);
+	/* After a switch of roots that is not durable yet everything that is
+	 * changed hangs below the new ones. */
+	q->head_is_root &= meta_is_dirty(head);
+	meta_dirty(head, q->head_is_root ? STAGE_ROOT : STAGE_SPACE_ROOT);
 	meta_unlock(head);
 	atomic_store(&q->reftable_offset, host);
 	atomic_store(&q->reftable_clusters, (uint32_t)a->table);
@@ -309,18 +317,20 @@ static int table_switch(struct image *img, const struct area *a, uint64_t b,
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t old = reftable_slot(img, 0), len = reftable_entries(img) * 8;
-	struct mpage *count, *head;
+	struct mpage *count, *head, *shadow;
 	int ret = pin_own_count(img, b, c, &count);
 
 	if (ret)
 		return ret;
 	ret = meta_get(img, img->file, 0, &head);
 	if (!ret) {
+		shadow = qcow2_shadow_pin(img, c);
 		change_begin(img);
-		put_first_count(img, count, c);
+		put_first_count(img, count, shadow, c);
 		header_switch(img, head, a);
 		space_retire(img, img->file, old, len);
 		change_end(img);
+		meta_put(shadow);
 		/* Rule 17.  Until "alloc" is free nobody gets that space. */
 		meta_forget(img, img->file, old, len);
 		if (q->nr_old_tables < ARRAY_SIZE(q->old_table))
@@ -360,7 +370,7 @@ static int table_grow(struct image *img, uint64_t b, uint64_t c)
 int qcow2_block_ensure(struct image *img, uint64_t b)
 {
 	uint64_t block, c, home;
-	int ret = block_find(img, b, &block);
+	int ret = qcow2_block_find(img, b, &block);
 
 	if (ret || block)
 		return ret;

@@ -640,4 +640,5 @@ const struct format_admin qcow2_admin = {
 	.repair = qcow2_repair,
 	.change_backing = qcow2_change_backing,
 	.empty = qcow2_empty,
+	.snapshots = &qcow2_snapshot_ops,
 };

@@ -11,27 +11,6 @@ static void set(struct json *obj, const char *key, struct json *v)
 	json_set_take(obj, key, v);
 }
 
-/* The infos move out of the list. */
-static int take_snapshots(struct image *img, struct image_info *info,
-			  struct err *err)
-{
-	struct qcow2_snapshots list;
-	int ret = qcow2_snapshots_read(img, &list, err);
-
-	if (ret || !list.n)
-		return ret;
-	info->snapshots = calloc(list.n, sizeof(*info->snapshots));
-	if (!info->snapshots) {
-		qcow2_snapshots_free(&list);
-		return -ENOMEM;
-	}
-	info->nr_snapshots = list.n;
-	for (size_t i = 0; i < list.n; i++)
-		info->snapshots[i] = list.items[i].info;
-	free(list.items);
-	return 0;
-}
-
 static struct json *bitmap_json(const struct qcow2_bitmap *b)
 {
 	struct json *obj = json_object(), *flags = json_array();
@@ -114,5 +93,6 @@ int qcow2_info(struct image *img, struct image_info *info, struct err *err)
 	set(info->specific, "type", json_string("qcow2"));
 	set(info->specific, "data", data);
 	ret = put_data(img, data, err);
-	return ret ? ret : take_snapshots(img, info, err);
+	return ret ? ret : qcow2_snapshot_ops.list(img, &info->snapshots,
+						   &info->nr_snapshots, err);
 }

@@ -131,9 +131,8 @@ static int l1_look(const struct view *v, uint64_t off, uint64_t *entry,
 	struct image *img = v->img;
 	struct qcow2 *q = qcow2_of(img);
 	const struct qcow2_root *root = v->root;
-	uint64_t cover = qcow2_l2_cover(q), i = off / cover;
-	uint64_t l1 = root ? root->l1_offset : q->l1_offset;
-	uint64_t nr = root ? root->l1_size : q->l1_size;
+	struct qcow2_root l1 = root ? *root : qcow2_l1(q);
+	uint64_t cover = qcow2_l2_cover(q), i = off / cover, nr = l1.l1_size;
 	uint64_t first = i % (img->page / 8);
 	uint64_t max = min_u64(img->page / 8 - first, i < nr ? nr - i : 0);
 	struct mpage *pg;
@@ -143,7 +142,8 @@ static int l1_look(const struct view *v, uint64_t off, uint64_t *entry,
 	*span = v->size - off;
 	if (!max)       /* a snapshot may be shorter than the disk is now */
 		return 0;
-	ret = meta_get(img, img->file, round_down(l1 + i * 8, img->page), &pg);
+	ret = meta_get(img, img->file, round_down(l1.l1_offset + i * 8,
+						  img->page), &pg);
 	if (ret)
 		return ret;
 	meta_rdlock(pg);

@@ -8,6 +8,7 @@
  * Nothing is read that the first cluster does not hold, and no table is.
  */
 #include "qcow2.h"
+#include "qcow2-shadow.h"
 #include "strbuf.h"
 
 #include <inttypes.h>
@@ -521,6 +522,7 @@ static void qcow2_close(struct image *img)
 	free(q->data_file);
 	qcow2_data_close(img);
 	pthread_mutex_destroy(&q->header);
+	qcow2_hold_free(q->hold);
 	pthread_mutex_destroy(&q->turn);
 	pthread_mutex_destroy(&q->tables);
 	pthread_mutex_destroy(&q->alloc);

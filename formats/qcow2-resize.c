@@ -22,8 +22,7 @@ static void l1_switch(struct image *img, struct mpage *head, uint64_t host,
 	be64_put(b + QH_L1_OFFSET - QH_L1_SIZE, host);
 	change_begin(img);
 	qcow2_header_put(head, QH_L1_SIZE, b, sizeof(b));
-	q->l1_offset = host;
-	q->l1_size = entries;
+	qcow2_l1_set(q, host, entries);
 	if (len)
 		space_retire(img, img->file, old, round_up(len, img->unit));
 	change_end(img);

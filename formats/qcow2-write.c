@@ -11,6 +11,7 @@
  * Refuses to know how free clusters are found.
  */
 #include "qcow2.h"
+#include "qcow2-shadow.h"
 
 #include <inttypes.h>
 
@@ -142,8 +143,7 @@ static unsigned char *entry_at(struct image *img, const struct entries *en,
 	return (unsigned char *)meta_bytes(en->pg) + slot % img->page;
 }
 
-/* Bytes of clusters of the image file that @e refers to, or nothing. */
-static uint64_t entry_host(struct image *img, uint64_t e, uint64_t *len)
+uint64_t qcow2_entry_space(struct image *img, uint64_t e, uint64_t *len)
 {
 	const struct qcow2 *q = qcow2_of(img);
 
@@ -168,7 +168,7 @@ static int entries_check(struct image *img, const struct entries *en)
 
 		if (ret)
 			return ret;
-		host = entry_host(img, l2.e, &len);
+		host = qcow2_entry_space(img, l2.e, &len);
 		if (!len || !qcow2_is_meta(qcow2_of(img), host, len))
 			continue;
 		image_corrupt(img, "Preventing invalid write on metadata:"
@@ -217,7 +217,7 @@ static void entry_retire(struct image *img, uint64_t e)
 {
 	uint64_t host, len, first;
 
-	host = entry_host(img, e, &len);
+	host = qcow2_entry_space(img, e, &len);
 	first = round_down(host, img->unit);
 	if (len)
 		space_retire(img, img->file, first,
@@ -288,7 +288,7 @@ static void promise(struct image *img, struct reserve *res,
 {
 	uint64_t host, len;
 
-	host = entry_host(img, e, &len);
+	host = qcow2_entry_space(img, e, &len);
 	res->dst = (struct extent) {
 		.kind = EXT_DATA,
 		.off = res->off,
@@ -504,6 +504,7 @@ void qcow2_commit(struct image *img, const struct reserve *res)
 	}
 	meta_dirty(pg, STAGE_LINK);
 	meta_unlock(pg);
+	qcow2_watch_touch(img, res->off);
 	if (!res->cookie[COOKIE_KEEPS])
 		entries_retire(img, old, n);
 	if (res->cookie[COOKIE_KEEPS] == KEEPS_AND_TURNS)
@@ -580,6 +581,7 @@ static void entries_unmap(struct image *img, struct entries *en,
 	}
 	meta_dirty(en->pg, STAGE_LINK);
 	meta_unlock(en->pg);
+	qcow2_watch_touch(img, en->off);
 	entries_retire(img, en->old, en->n);
 	change_end(img);
 }

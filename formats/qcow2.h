@@ -16,6 +16,9 @@
  *   qcow2-create.c  new images; qcow2-layout.c where their clusters go
  *   qcow2-snapshot.c, qcow2-bitmap.c  the tables of snapshots and bitmaps
  *   qcow2-bitmap-store.c  the bits: loading, storing, marks
+ *   qcow2-shadow.c  counts as they shall be after a switch of roots
+ *   qcow2-switch.c  from one set of roots to another at one instant
+ *   qcow2-instant.c  create, delete, apply and rename snapshots
  *   qcow2-info.c    what info tells
  *   qcow2-empty.c   after a commit
  *   qcow2-check.c, -recount.c  what check finds; qcow2-repair.c  check -r
@@ -159,10 +162,6 @@ struct qcow2 {
 	uint32_t header_length;
 	uint64_t incompat, compat;
 	uint64_t autoclear;             /* as found in the file */
-	_Atomic uint64_t l1_offset;     /* both change under "tables", the */
-	_Atomic uint32_t l1_size;       /* entries after the table */
-	uint32_t nb_snapshots;
-	uint64_t snapshots_offset;
 	bool usable;                    /* map() and writing understand it */
 
 	/* Extensions; the parsed ones are also in the list. */
@@ -196,7 +195,19 @@ struct qcow2 {
 					 * in use; changes under "alloc" */
 	_Atomic uint64_t reftable_offset;       /* change under "alloc" */
 	_Atomic uint32_t reftable_clusters;
-	uint64_t snapshots_len;         /* bytes; 0 before the first change */
+	/* Change under "tables" or image_freeze(): */
+	_Atomic unsigned l1_seq;        /* odd: the next two are changing */
+	_Atomic uint64_t l1_offset;     /* see qcow2_l1() */
+	_Atomic uint32_t l1_size;       /* entries */
+	_Atomic uint32_t nb_snapshots;
+	_Atomic uint64_t snapshots_offset;
+	_Atomic uint64_t snapshots_len; /* bytes; 0 before the first change */
+	struct qcow2_shadow *shadow;    /* alloc: counts of a state to come */
+	struct qcow2_hold *hold;        /* alloc: not to be handed out */
+	bool head_is_root;              /* alloc: the header's page was made
+					 * dirty for STAGE_ROOT */
+	struct qcow2_watch *_Atomic watch;      /* who wants to know what
+						 * changes in L2 tables */
 	uint64_t host_limit;            /* no cluster may end beyond it */
 	uint64_t free_index;            /* alloc: look for free clusters from
 					 * here on */
@@ -219,6 +230,29 @@ struct qcow2_root {
 static inline struct qcow2 *qcow2_of(const struct image *img)
 {
 	return img->priv;
+}
+
+/* The active L1, both numbers of one moment. */
+static inline struct qcow2_root qcow2_l1(struct qcow2 *q)
+{
+	struct qcow2_root l1;
+	unsigned seq;
+
+	do {
+		seq = atomic_load(&q->l1_seq);
+		l1.l1_offset = atomic_load(&q->l1_offset);
+		l1.l1_size = atomic_load(&q->l1_size);
+	} while (seq % 2 || seq != atomic_load(&q->l1_seq));
+	return l1;
+}
+
+static inline void qcow2_l1_set(struct qcow2 *q, uint64_t host,
+				uint32_t entries)
+{
+	atomic_fetch_add(&q->l1_seq, 1);
+	atomic_store(&q->l1_offset, host);
+	atomic_store(&q->l1_size, entries);
+	atomic_fetch_add(&q->l1_seq, 1);
 }
 
 /* The file that guest data is in. */
@@ -519,6 +553,9 @@ void qcow2_abort(struct image *img, const struct reserve *res);
 int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
 		enum unmap_how how, uint64_t *done);
 
+/* Bytes of clusters of the image file that @e refers to, or nothing. */
+uint64_t qcow2_entry_space(struct image *img, uint64_t e, uint64_t *len);
+
 /* ---- qcow2-data.c -------------------------------------------------------- */
 
 /* Opens the data file of an image that has one. */
@@ -554,7 +591,8 @@ struct qcow2_snapshot {
 	uint64_t l1_offset;     /* not checked */
 	uint32_t l1_size;       /* entries; not checked */
 	uint32_t extra_size;
-	uint64_t disk_size;     /* guest bytes */
+	uint32_t vm_state_32;   /* as stored */
+	unsigned char *extra;   /* as stored */
 };
 
 struct qcow2_snapshots {
@@ -568,6 +606,23 @@ int qcow2_snapshots_placed(const struct qcow2 *q, struct err *err);
 int qcow2_snapshots_read(struct image *img, struct qcow2_snapshots *list,
 			 struct err *err);
 void qcow2_snapshots_free(struct qcow2_snapshots *list);
+/* The bytes of a table of these, which the caller frees. */
+int qcow2_snapshots_encode(const struct qcow2_snapshots *list,
+			   unsigned char **bytes, size_t *len);
+/* Is its L1 table where and as long as one can be? */
+int qcow2_snapshot_check(struct image *img, const struct qcow2_snapshot *s,
+			 struct err *err);
+
+/* ---- qcow2-instant.c ----------------------------------------------------- */
+
+int qcow2_snapshot_create(struct image *img, const char *name,
+			  struct progress *p, struct err *err);
+int qcow2_snapshot_remove(struct image *img, size_t index, struct progress *p,
+			  struct err *err);
+int qcow2_snapshot_apply(struct image *img, size_t index, struct progress *p,
+			 struct err *err);
+int qcow2_snapshot_rename(struct image *img, size_t index, const char *name,
+			  struct err *err);
 
 /* ---- qcow2-bitmap.c ------------------------------------------------------ */
 
@@ -607,6 +662,7 @@ extern const struct format_bitmaps qcow2_format_bitmaps;
 
 /* ---- qcow2-create.c, -check.c, -info.c ----------------------------------- */
 
+extern const struct format_snapshots qcow2_snapshot_ops;
 extern const struct format_admin qcow2_admin;
 extern const struct format qcow2_format;
 int qcow2_info(struct image *img, struct image_info *info, struct err *err);

@@ -90,6 +90,7 @@ SCRIPT_TESTS += tests/write-random.py
 SCRIPT_TESTS += tests/qcow2-nocow.sh
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
 SCRIPT_TESTS += tests/resize.py
+SCRIPT_TESTS += tests/snapshot.sh
 
 SCRIPT_TESTS += tests/judge.sh
 SCRIPT_TESTS += tests/dmg.py

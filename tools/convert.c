@@ -60,8 +60,8 @@ static const struct cmd_option convert_options[] = {
 	  " top layer too", 0 },
 	{ OPT_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "with --bitmaps: leave"
 	  " out those that were in use when their image was left", 0 },
-	/* Known, so that the answer is about them. */
-	{ 'l', "source-snapshot", "SNAPSHOT", "", OPT_LONG_10 | OPT_ALIAS },
+	{ 'l', "source-snapshot", "SNAPSHOT", "a snapshot in the source, by ID"
+	  " or name, or snapshot.id=,snapshot.name=", OPT_LONG_10 },
 	OPTIONS_COMMON,
 	{ 0, NULL, NULL, NULL, 0 },
 };
@@ -114,13 +114,6 @@ static bool take_list(struct convert_cmd *c, const char *arg)
 	return true;
 }
 
-static bool not_yet(const char *option)
-{
-	say_error("The option '%s' of convert is not available in this version"
-		  " yet", option);
-	return false;
-}
-
 /* Options with an argument. */
 static bool take_value(struct convert_cmd *c, int id, const char *arg, int *rc)
 {
@@ -152,7 +145,8 @@ static bool take_value(struct convert_cmd *c, int id, const char *arg, int *rc)
 	case 'r':
 		return tool_size("rate limit", arg, 0, INT64_MAX, &c->rate);
 	case 'l':
-		return not_yet("-l");
+		c->snapshot = arg;
+		return tool_snapshot_key(arg);
 	default:
 		return object_add(arg, rc);
 	}
@@ -238,6 +232,8 @@ static bool sources_open(struct convert_cmd *c)
 	for (unsigned i = 0; i < c->nr_sources; i++) {
 		c->src[i] = tool_open(c->sources[i], &c->from);
 		if (!c->src[i])
+			return false;
+		if (!tool_load_snapshot(c->src[i], c->snapshot))
 			return false;
 		c->size += image_size(c->src[i]);
 	}

@@ -15,6 +15,7 @@ struct convert_cmd {
 	struct open_how from, to;
 	const char *source_cache, *target_cache;
 	const char *backing, *backing_fmt;
+	const char *snapshot;           /* -l */
 	const char **lists;             /* -o, in order */
 	size_t nr_lists;
 	bool help, no_create, compress, out_of_order, target_is_zero;

@@ -21,13 +21,14 @@ const struct command *const commands[] = {
 	&cmd_info,
 	&cmd_map,
 	&cmd_resize,
+	&cmd_snapshot,
 	NULL,
 };
 
 /* qemu-img's other commands: known by name, so that the answer is about them
  * and not about a typing error. */
 static const char *const later_commands[] = {
-	"amend", "bench", "dd", "measure", "rebase", "snapshot",
+	"amend", "bench", "dd", "measure", "rebase",
 };
 
 static const struct cmd_option global_options[] = {

@@ -25,6 +25,7 @@ libimgtools_a_SOURCES += tools/open.c
 libimgtools_a_SOURCES += tools/progress.c
 libimgtools_a_SOURCES += tools/resize.c
 libimgtools_a_SOURCES += tools/say.c
+libimgtools_a_SOURCES += tools/snapshot.c
 libimgtools_a_SOURCES += tools/trace.c
 
 bin_PROGRAMS += imgctl

@@ -8,6 +8,7 @@
 #include "tools.h"
 #include "beyond.h"
 #include "json.h"
+#include "snapshot.h"
 #include "spec.h"
 
 static bool safe;
@@ -101,4 +102,54 @@ int tool_open_below(const struct image *img, const struct open_how *how,
 			       &node, err);
 	args.node = node;
 	return ret ? ret : image_open(&args, below, err);
+}
+
+/* ---- -l -------------------------------------------------------------------- */
+
+static bool key_parse(const char *text, struct snapshot_key *key,
+		      struct options **keep)
+{
+	autoerr err = ERR_INIT;
+
+	if (!snapshot_key_parse(text, key, keep, &err))
+		return true;
+	say_err(&err);
+	say_error("Failed in parsing snapshot param '%s'", text);
+	return false;
+}
+
+bool tool_snapshot_key(const char *text)
+{
+	struct snapshot_key key;
+	struct options *keep;
+
+	if (!key_parse(text, &key, &keep))
+		return false;
+	options_free(keep);
+	return true;
+}
+
+bool tool_load_snapshot(struct image *img, const char *text)
+{
+	struct snapshot_key key;
+	struct options *keep;
+	autoerr err = ERR_INIT;
+	int ret;
+
+	if (!text)
+		return true;
+	if (!key_parse(text, &key, &keep))
+		return false;
+	ret = image_load_snapshot(img, &key, &err);
+	options_free(keep);
+	if (!ret)
+		return true;
+	if (ret == -EOPNOTSUPP)
+		say_error("Failed to load snapshot: Block format '%s' used by"
+			  " device '' does not support temporarily loading"
+			  " internal snapshots", img->fmt->name);
+	else
+		say_error("Failed to load snapshot: %s", err.code ?
+			  err_text(&err) : strerror(-ret));
+	return false;
 }

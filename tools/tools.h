@@ -50,6 +50,11 @@ struct image *tool_open(const char *name, const struct open_how *how);
 /* The image below @img, which was opened without its chain. */
 int tool_open_below(const struct image *img, const struct open_how *how,
 		    struct image **below, struct err *err);
+/* -l: @img shows the snapshot that @text names; false after an error was
+ * printed.  NULL: nothing to do. */
+bool tool_load_snapshot(struct image *img, const char *text);
+/* Is @text a value of -l?  False after an error was printed. */
+bool tool_snapshot_key(const char *text);
 /* --safe was given. */
 void tool_set_safe(void);
 /* -T, -t: false after "Invalid @what option: TEXT" (@what: "cache" or
@@ -97,7 +102,7 @@ struct command {
 };
 
 extern const struct command cmd_bitmap, cmd_check, cmd_commit, cmd_compare,
-			    cmd_convert, cmd_create,
-			    cmd_info, cmd_map, cmd_resize;
+			    cmd_convert, cmd_create, cmd_info, cmd_map,
+			    cmd_resize, cmd_snapshot;
 
 #endif

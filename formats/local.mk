@@ -29,6 +29,7 @@ libimgcore_a_SOURCES += formats/qcow2-data.c
 libimgcore_a_SOURCES += formats/qcow2-data-create.c
 libimgcore_a_SOURCES += formats/qcow2-replay.c
 libimgcore_a_SOURCES += formats/qcow2-header.c
+libimgcore_a_SOURCES += formats/qcow2-measure.c
 libimgcore_a_SOURCES += formats/qcow2-resize.c
 libimgcore_a_SOURCES += formats/qcow2-info.c
 libimgcore_a_SOURCES += formats/qcow2-layout.c

@@ -638,6 +638,7 @@ const struct format_admin qcow2_admin = {
 	.info = qcow2_info,
 	.check = qcow2_check,
 	.repair = qcow2_repair,
+	.measure = qcow2_measure,
 	.change_backing = qcow2_change_backing,
 	.empty = qcow2_empty,
 	.snapshots = &qcow2_snapshot_ops,

@@ -19,7 +19,7 @@
  *   qcow2-shadow.c  counts as they shall be after a switch of roots
  *   qcow2-switch.c  from one set of roots to another at one instant
  *   qcow2-instant.c  create, delete, apply and rename snapshots
- *   qcow2-info.c    what info tells
+ *   qcow2-info.c    what info tells; qcow2-measure.c what measure does
  *   qcow2-empty.c   after a commit
  *   qcow2-check.c, -recount.c  what check finds; qcow2-repair.c  check -r
  */
@@ -665,6 +665,8 @@ extern const struct format_bitmaps qcow2_format_bitmaps;
 extern const struct format_snapshots qcow2_snapshot_ops;
 extern const struct format_admin qcow2_admin;
 extern const struct format qcow2_format;
+int qcow2_measure(const struct options *o, const struct measure_source *src,
+		  struct measure *m, struct err *err);
 int qcow2_info(struct image *img, struct image_info *info, struct err *err);
 int qcow2_check(struct image *img, struct check_result *res);
 int qcow2_repair(struct image *img, unsigned fix, struct check_result *res);

@@ -9,6 +9,7 @@
  */
 #include "blockcore.h"
 #include "json.h"
+#include "measure.h"
 
 #include <inttypes.h>
 
@@ -242,10 +243,21 @@ static int raw_create(struct file *f, const struct options *o, uint64_t size,
 	return ret ? ret : clear_head(f, size, err);
 }
 
+static int raw_measure(const struct options *o,
+		       const struct measure_source *src, struct measure *m,
+		       struct err *err)
+{
+	(void)o;
+	(void)err;
+	m->required = m->full = src->size;
+	return 0;
+}
+
 static const struct format_admin raw_admin = {
 	.create_options = raw_create_options,
 	.create_check = raw_create_check,
 	.create = raw_create,
+	.measure = raw_measure,
 };
 
 const struct format raw_format = {

@@ -52,7 +52,7 @@ EXTRA_DIST += fs/mount.imgfs.in
 CLEANFILES += mount.imgfs
 
 # Not over a helper that is there already.
-install-data-hook:
+install-exec-hook:
 	cd '$(DESTDIR)$(mounthelperdir)' && \
 		{ test -e umount.fuse || ln -s umount.fuse.imgfs umount.fuse; }
 

@@ -86,12 +86,10 @@ SCRIPT_TESTS += tests/qcow2-dirty.sh
 SCRIPT_TESTS += tests/qcow2-enospc.sh
 SCRIPT_TESTS += tests/qcow2-hostile.py
 SCRIPT_TESTS += tests/qcow2-layout.sh
-SCRIPT_TESTS += tests/qcow2-autoclear.sh
-SCRIPT_TESTS += tests/qcow2-limits.sh
-SCRIPT_TESTS += tests/qcow2-packed.sh
 SCRIPT_TESTS += tests/write-random.py
 SCRIPT_TESTS += tests/qcow2-nocow.sh
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
+SCRIPT_TESTS += tests/measure.py
 SCRIPT_TESTS += tests/resize.py
 SCRIPT_TESTS += tests/snapshot.sh
 
@@ -161,7 +159,6 @@ SCRIPT_TESTS += tests/views.sh
 SCRIPT_TESTS += tests/mount-requests.sh
 SCRIPT_TESTS += tests/views-many-extents.py
 SCRIPT_TESTS += tests/mount-loop.sh
-SCRIPT_TESTS += tests/commit-rebase.py
 SCRIPT_TESTS += tests/ctl.sh
 SCRIPT_TESTS += tests/ctl-size.py
 SCRIPT_TESTS += tests/ctl-jobs.py
@@ -179,7 +176,6 @@ TEST_FILES += tests/mount-parts.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
 TEST_FILES += tests/rate.sh
-TEST_FILES += tests/clone.sh
 
 # ---- programs that scripts use ----
 # qemu-io's commands for every format of ours: see its head
@@ -291,12 +287,7 @@ check-rate: all
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		$(srcdir)/tests/rate.sh
 
-# What convert -C takes on XFS and btrfs, by the clock.
-check-clone: all
-	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
-		$(srcdir)/tests/run $(srcdir)/tests/clone.sh
-
-.PHONY: coverage check-valgrind check-rate check-clone
+.PHONY: coverage check-valgrind check-rate
 
 # BENCH='--runs 9 --only convert' make bench: needs QEMU and fio.
 bench: all

@@ -66,5 +66,7 @@ formats|Formats other than raw and qcow2 are meant for conversion
 resize|First shrink file systems and partitions inside the guest
 resize|partitions and file systems must be grown to use
 resize|may take slightly more than necessary
+measure|sizes leave out internal snapshots, VM state
+measure|missing where one side has no bitmaps
 TABLE
 [ $missing -eq 0 ] || fail "$missing warnings are missing"

@@ -20,7 +20,7 @@ const struct command *const commands[] = {
 	&cmd_create,
 	&cmd_info,
 	&cmd_map,
-	&cmd_rebase,
+	&cmd_measure,
 	&cmd_resize,
 	&cmd_snapshot,
 	NULL,
@@ -29,7 +29,7 @@ const struct command *const commands[] = {
 /* qemu-img's other commands: known by name, so that the answer is about them
  * and not about a typing error. */
 static const char *const later_commands[] = {
-	"amend", "bench", "dd", "measure",
+	"amend", "bench", "dd", "rebase",
 };
 
 static const struct cmd_option global_options[] = {

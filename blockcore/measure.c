@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * measure.c - what a disk holds, in units of an image that is yet to be made;
+ * see measure.h.
+ */
+#include "measure.h"
+
+#define STRETCH GiB             /* looked at in one go */
+
+/* The whole units from @*from on that [@off, @end) touches: *from moves. */
+static uint64_t units(uint64_t *from, uint64_t off, uint64_t end,
+		      uint64_t unit)
+{
+	uint64_t first = max_u64(*from, round_down(off, unit));
+	uint64_t last = round_up(end, unit);
+
+	if (last <= first)
+		return 0;
+	*from = last;
+	return last - first;
+}
+
+int measure_data(const struct measure_source *src, uint64_t unit,
+		 uint64_t *bytes, struct err *err)
+{
+	uint64_t at = 0, counted = 0;
+	struct run run;
+
+	*bytes = 0;
+	while (src->view && at < src->size) {
+		uint64_t len = min_u64(src->size - at, STRETCH);
+		int ret = walk_run(src->view, at, len, 0, MAP_EXACT, &run);
+
+		if (ret)
+			return err_errno(err, ret,
+					 "Unable to get block status");
+		if (run.data && run.present && !run.zero)
+			*bytes += units(&counted, at, at + run.len, unit);
+		at += run.len;
+	}
+	return 0;
+}
+
+int measure_run(const struct format *fmt, const struct options *o,
+		const struct measure_source *src, struct measure *m,
+		struct err *err)
+{
+	*m = (struct measure) { 0 };
+	if (!fmt->admin || !fmt->admin->measure)
+		return err_set(err, -ENOTSUP, "Block driver '%s' does not"
+			       " support size measurement", fmt->name);
+	return fmt->admin->measure(o, src, m, err);
+}

@@ -95,7 +95,7 @@ static int find_any(struct image *img, const char *name, struct bitmap **b,
 
 static int refuse_inconsistent(const struct bitmap *b, struct err *err)
 {
-	int ret = err_set(err, -EINVAL, "Bitmap '%s' is inconsistent and"
+	int ret = err_set(err, -EUCLEAN, "Bitmap '%s' is inconsistent and"
 			  " cannot be used", b->name);
 
 	err_hint(err, "Try block-dirty-bitmap-remove to delete this bitmap"

@@ -11,33 +11,36 @@ static void set(struct json *obj, const char *key, struct json *v)
 	json_set_take(obj, key, v);
 }
 
-static struct json *bitmap_json(const struct qcow2_bitmap *b)
+static struct json *bitmap_json(const struct bitmap_info *b)
 {
-	struct json *obj = json_object(), *flags = json_array();
+	struct json *flags = json_array(), *item = json_object();
 
-	if (b->flags & QBITMAP_IN_USE)
+	if (b->inconsistent)
 		json_append_take(flags, json_string("in-use"));
-	if (b->flags & QBITMAP_AUTO)
+	if (b->enabled)
 		json_append_take(flags, json_string("auto"));
-	set(obj, "flags", flags);
-	set(obj, "name", json_string(b->name));
-	set(obj, "granularity", json_uint(UINT64_C(1) << b->granularity_bits));
-	return obj;
+	set(item, "flags", flags);
+	set(item, "name", json_string(b->name));
+	set(item, "granularity", json_uint(b->granularity));
+	return item;
 }
 
+/* Of an image that is written to as they are now. */
 static int put_bitmaps(struct image *img, struct json *data, struct err *err)
 {
-	struct qcow2_bitmaps list;
+	struct bitmap_info *list;
 	struct json *array;
-	int ret = qcow2_bitmaps_read(img, &list, err);
+	size_t n;
+	int ret = bitmap_list(img, &list, &n, err);
 
-	if (ret || !list.n)
+	if (ret)
 		return ret;
-	array = json_array();
-	for (size_t i = 0; i < list.n; i++)
-		json_append_take(array, bitmap_json(&list.items[i]));
-	set(data, "bitmaps", array);
-	qcow2_bitmaps_free(&list);
+	array = n ? json_array() : NULL;
+	for (size_t i = 0; i < n; i++)
+		json_append_take(array, bitmap_json(&list[i]));
+	if (n)
+		set(data, "bitmaps", array);
+	bitmap_list_free(list, n);
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 
 /* One line for each command; it is in fs/ctl-NAME.c. */
 static const struct ctl_command commands[] = {
+	{ "bitmap", ctl_bitmap },
 	{ "check", ctl_check },
 	{ "flush", ctl_flush },
 	{ "resize", ctl_resize },
@@ -18,7 +19,7 @@ static const struct ctl_command commands[] = {
 
 /* imgctl's words for what an image can be told to do.  Not here yet. */
 static const char *const later[] = {
-	"amend", "bitmap", "commit", "rebase", "snapshot",
+	"amend", "commit", "rebase", "snapshot",
 };
 /* ... and those that are about other files, or only ask. */
 static const char *const elsewhere[] = {

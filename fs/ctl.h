@@ -123,6 +123,7 @@ struct ctl_command {
 };
 
 /* The commands, each in fs/ctl-NAME.c. */
+int ctl_bitmap(struct ctl_call *c, struct err *err);
 int ctl_flush(struct ctl_call *c, struct err *err);
 int ctl_check(struct ctl_call *c, struct err *err);
 int ctl_resize(struct ctl_call *c, struct err *err);

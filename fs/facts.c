@@ -9,6 +9,7 @@
  */
 #include "fs/mimage.h"
 #include "fs/partitions.h"
+#include "bitmap.h"
 #include "json.h"
 #include "spec.h"
 
@@ -92,6 +93,7 @@ static void layer_read(struct layer *l, const struct image *img, bool data)
 	l->size = image_size(img);
 	l->unit = img->unit;
 	l->has_backing = img->backing_name || img->backing;
+	l->has_bitmaps = img->fmt->bitmaps && !img->fmt->bitmaps->never(img);
 	l->has_stat = !file_stat(img->file, &l->st);
 	if (data)
 		l->parts = read_partitions(img);

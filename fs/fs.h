@@ -158,6 +158,7 @@ struct mimage {
 					 * changed by themselves */
 	void *disk;                     /* disk.c's: counted blocks ... */
 	void *report;                   /* views-check.c's results ... */
+	void *bitmap_names;             /* bitmaps.c's */
 };
 
 struct mimage *mimage_ref(struct mimage *m);
@@ -232,6 +233,7 @@ struct layer {
 	uint64_t size;                  /* guest bytes */
 	uint32_t unit;                  /* 0: none */
 	bool has_backing;
+	bool has_bitmaps;               /* its format knows of some */
 	bool has_stat;
 	struct stat st;                 /* the image file */
 	struct partition_table *parts;  /* NULL: none */
@@ -271,6 +273,9 @@ enum node_kind {
 	NODE_PARTITION,                 /* partitions/N */
 	NODE_JOBS,                      /* directory; layer 0 only */
 	NODE_JOB,                       /* jobs/ID */
+	NODE_BITMAPS,                   /* directory */
+	NODE_BITMAP,                    /* bitmaps/NAME, a directory */
+	NODE_BITMAP_INFO, NODE_BITMAP_MAP, NODE_BITMAP_ENABLED,
 	NR_NODE_KINDS
 };
 

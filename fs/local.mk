@@ -64,6 +64,12 @@ uninstall-hook:
 mount.imgfs: fs/mount.imgfs.in Makefile
 	$(AM_V_GEN)sed 's|@bindir@|$(bindir)|' $(srcdir)/fs/mount.imgfs.in >$@.tmp
 	$(AM_V_at)chmod 755 $@.tmp && mv $@.tmp $@
+libimgfs_a_SOURCES += fs/escape.h
+libimgfs_a_SOURCES += fs/escape.c
+libimgfs_a_SOURCES += fs/bitmaps.h
+libimgfs_a_SOURCES += fs/bitmaps.c
+libimgfs_a_SOURCES += fs/bitmap-files.c
+libimgfs_a_SOURCES += fs/ctl-bitmap.c
 libimgfs_a_SOURCES += fs/slow.h
 libimgfs_a_SOURCES += fs/slow.c
 libimgfs_a_SOURCES += fs/disk.h

@@ -11,6 +11,7 @@
  * nothing is in flight then.
  */
 #include "fs/mimage.h"
+#include "fs/bitmaps.h"
 #include "json.h"
 
 #include <stdio.h>
@@ -52,6 +53,7 @@ static void mimage_free(struct mimage *m)
 	BUG_ON(m->image);
 	disk_forget(m);
 	report_forget(m);
+	bitmaps_forget(m);
 	facts_unref(m->facts);
 	json_free(m->node);
 	pthread_rwlock_destroy(&m->gate);

@@ -13,7 +13,7 @@
  *
  * FUSE's root, 1, is the folder or the single image itself.
  */
-#include "fs/fs.h"
+#include "fs/bitmaps.h"
 
 #define BASE_SHIFT  32
 #define LAYER_SHIFT 24
@@ -135,6 +135,9 @@ static const struct node_ops *ops_of(enum node_kind kind)
 		[NODE_TABLE] = &table_ops,
 		[NODE_PARTITION] = &partition_ops,
 		[NODE_JOB] = &job_ops,
+		[NODE_BITMAP_INFO] = &bitmap_info_ops,
+		[NODE_BITMAP_MAP] = &bitmap_map_ops,
+		[NODE_BITMAP_ENABLED] = &bitmap_enabled_ops,
 	};
 
 	return ops[kind];
@@ -144,6 +147,8 @@ static const struct dir_ops *dir_ops_of(enum node_kind kind)
 {
 	static const struct dir_ops *const ops[NR_NODE_KINDS] = {
 		[NODE_JOBS] = &jobs_ops,
+		[NODE_BITMAPS] = &bitmaps_ops,
+		[NODE_BITMAP] = &bitmap_ops,
 	};
 
 	return ops[kind];

@@ -29,6 +29,7 @@ static const struct child_kind {
 	{ NODE_CTL, "ctl", true },
 	{ NODE_STATUS, "status", true },
 	{ NODE_JOBS, "jobs", true },
+	{ NODE_BITMAPS, "bitmaps", false },
 	{ NODE_PARTITIONS, "partitions", false },
 	{ NODE_IMAGE, "backing", false },
 };
@@ -41,6 +42,8 @@ static bool has_child(const struct facts *f, unsigned layer,
 		return !layer;
 	if (c->kind == NODE_PARTITIONS)
 		return layer < f->nr && f->layers[layer].parts;
+	if (c->kind == NODE_BITMAPS)
+		return layer < f->nr && f->layers[layer].has_bitmaps;
 	if (c->kind == NODE_IMAGE)
 		return layer < f->nr && f->layers[layer].has_backing;
 	return true;

@@ -115,6 +115,7 @@ SCRIPT_TESTS += tests/qcow2-repair.py
 TEST_FILES += tests/qcow2-repair.differences
 SCRIPT_TESTS += tests/qcow2-create.py
 
+SCRIPT_TESTS += tests/mount-bitmaps.sh
 SCRIPT_TESTS += tests/mount-helpers.sh
 SCRIPT_TESTS += tests/mount-life-dead.sh
 SCRIPT_TESTS += tests/mount-life-log.sh

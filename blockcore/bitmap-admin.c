@@ -324,12 +324,11 @@ int bitmap_enable(struct image *img, const char *name, bool on,
 	with_lock(&img->eng->bitmaps.lock);
 
 	ret = find(img, name, &b, err);
-	if (ret || b->enabled == on)
-		return ret;
-	ret = begin(img, err);
+	if (!ret)
+		ret = begin(img, err);
 	if (!ret)
 		ret = find_to_change(img, name, &b, err);
-	if (ret)
+	if (ret || b->enabled == on)
 		return ret;
 	was = b->enabled;
 	b->enabled = on;

@@ -522,6 +522,8 @@ uint64_t image_changes(const struct image *img);
 enum check_fix {
 	CHECK_FIX_LEAKS  = 1 << 0,
 	CHECK_FIX_ERRORS = 1 << 1,
+	CHECK_FIX_AS_QEMU = 1 << 2,     /* beside these: no more than QEMU's
+					 * repair of the format would */
 };
 int image_repair(struct image *img, unsigned fix, struct check_result *res);
 /* The same for an image that is open for writing as usual. */

@@ -55,6 +55,9 @@ struct knobs {
 	bool no_forget;         /* rule 17: stale pages stay cached */
 	bool no_dirty_mark;     /* rule 12 */
 	bool no_bitmap_mark;    /* rule 12: bitmaps never say "in use" */
+	bool no_barriers;       /* repair_barrier() lets the next write pass:
+				 * headers before the log, counts before maps */
+	bool no_log_crc;        /* rule 19: a torn entry of a journal counts */
 	/* Not a switch: the file that a child is instead of the one of that
 	 * name, with a reference (the judge's disks). */
 	struct file *(*child)(const char *name);

@@ -77,7 +77,10 @@ static int take_header(struct image *img, const unsigned char *h,
 	return 0;
 }
 
-/* Where new clusters may begin: behind the file and all that entries name. */
+/*
+ * Where new clusters may begin: behind the file and all that entries name.  What
+ * somebody who did not finish has put behind the last cluster is nobody's.
+ */
 static int find_next(struct image *img)
 {
 	struct parallels *p = parallels_of(img);
@@ -85,7 +88,8 @@ static int find_next(struct image *img)
 	uint64_t size, next;
 	int ret = file_size(img->file, &size);
 
-	next = round_up(max_u64(size, p->start), p->step);
+	next = round_up(p->unclosed && !p->extension ? p->start :
+			max_u64(size, p->start), p->step);
 	for (uint64_t i = 0; !ret && i < p->entries; i += sizeof(buf) / 4) {
 		uint64_t n = min_u64(sizeof(buf) / 4, p->entries - i);
 
@@ -102,14 +106,32 @@ static int find_next(struct image *img)
 	return ret;
 }
 
+/* Older QEMUs refuse; newer ones go on where nothing else is wrong. */
+static int check_unclosed(struct image *img, struct err *err)
+{
+	struct check_result res = { 0 };
+	int ret;
+
+	if (qemu_compat() == 72)
+		return err_set(err, -EACCES, "parallels: Image was not closed"
+			       " correctly; cannot be opened read/write");
+	ret = parallels_admin.check(img, &res);
+	if (ret)
+		return err_errno(err, ret, "Could not check the image");
+	return res.corruptions > 1 ?
+	       err_set(err, -EUCLEAN, "The image was not closed correctly and"
+		       " is corrupt; repair it with check -r all") : 0;
+}
+
 static int parallels_upgrade(struct image *img, struct err *err)
 {
 	struct parallels *p = parallels_of(img);
-	int ret;
+	int ret = 0;
 
 	if (p->unclosed && !(img->flags & IMAGE_REPAIR))
-		return err_set(err, -EACCES, "parallels: Image was not closed"
-			       " correctly; cannot be opened read/write");
+		ret = check_unclosed(img, err);
+	if (ret)
+		return ret;
 	if (p->extension)
 		warn("Format Extension ignored in RW mode");
 	ret = find_next(img);
@@ -207,17 +229,24 @@ static int parallels_map(const struct view *v, uint64_t off, uint64_t len,
 
 /* ---- writing ------------------------------------------------------------- */
 
+/* The file ends with a whole cluster before an entry leads there. */
 static int take(struct image *img, uint64_t n, uint64_t *host)
 {
 	struct parallels *p = parallels_of(img);
 	uint64_t end = UINT32_MAX * p->step, at;
+	bool grows = img->file->traits.grows;
+	int ret = 0;
 	with_lock(&p->lock);
 
-	if (!img->file->traits.grows)
+	if (!grows)
 		end = min_u64(end, p->end);
 	at = round_up(atomic_load(&p->next), p->step);
 	if (!range_within(at, n * img->unit, end))
-		return img->file->traits.grows ? -EFBIG : -ENOSPC;
+		return grows ? -EFBIG : -ENOSPC;
+	if (grows)
+		ret = file_truncate(img->file, at + n * img->unit);
+	if (ret)
+		return ret;
 	atomic_store(&p->next, at + n * img->unit);
 	*host = at;
 	return 0;
@@ -315,13 +344,28 @@ static int write_mark(struct image *img, uint32_t mark)
 	return ret;
 }
 
-/* Bitmaps would tell lies from now on: they are let go, their clusters stay. */
+/* Takes away what lies behind the last cluster of an unfinished writer: new
+ * clusters begin there, and must read as zeroes. */
+static int cut_tail(struct image *img)
+{
+	struct parallels *p = parallels_of(img);
+	uint64_t next = atomic_load(&p->next);
+
+	if (!p->unclosed || p->extension || !img->file->traits.grows)
+		return 0;
+	log_line("Repairing image was not closed correctly");
+	p->unclosed = false;
+	return file_truncate(img->file, next);
+}
+
+/* Bitmaps would tell lies from now on: they are let go, their clusters stay.  A
+ * repair cuts the tail itself. */
 static int parallels_dirty(struct image *img)
 {
 	const unsigned char none[8] = { 0 };
-	int ret = 0;
+	int ret = img->flags & IMAGE_REPAIR ? 0 : cut_tail(img);
 
-	if (parallels_of(img)->extension)
+	if (!ret && parallels_of(img)->extension)
 		ret = file_write(img->file, none, sizeof(none), PH_EXTENSION);
 	if (ret)
 		return ret;

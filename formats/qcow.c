@@ -324,10 +324,11 @@ static int qcow_info(struct image *img, struct image_info *info,
 	return 0;
 }
 
-/* Ours alone.  Streams lie anywhere: what nobody uses cannot be told. */
+/* Ours alone.  What a stream leaves within a cluster that others use is not
+ * counted. */
 static int qcow_check(struct image *img, struct check_result *res)
 {
-	return tables_check(img, false, res);
+	return tables_check(img, res);
 }
 
 /* Space that nobody uses is no fault here: L1 first, then the file. */
@@ -354,6 +355,7 @@ static const struct format_admin qcow_admin = {
 	.create = qcow_create,
 	.info = qcow_info,
 	.check = qcow_check,
+	.repair = tables_repair,
 };
 
 const struct format qcow_format = {

@@ -43,6 +43,7 @@ struct qed {
 	struct tables t;
 	uint32_t header_size;           /* bytes */
 	uint64_t features, autoclear;
+	bool unsound;                   /* a repair has left errors */
 };
 
 static struct qed *qed_of(const struct image *img)
@@ -75,6 +76,7 @@ static const struct tables_kind qed_tables = {
 	.decode = decode,
 	.encode = encode,
 	.max_host = INT64_MAX,
+	.whole_clusters = true,
 };
 
 /* ---- opening ------------------------------------------------------------- */
@@ -189,7 +191,7 @@ static int check_needed(struct image *img, struct err *err)
 
 	if (!(qed_of(img)->features & F_NEED_CHECK))
 		return 0;
-	ret = tables_check(img, false, &res);
+	ret = tables_check(img, &res);
 	if (ret)
 		return err_errno(err, ret, "Could not check the image");
 	if (!res.corruptions)
@@ -263,6 +265,8 @@ static int qed_clean(struct image *img)
 {
 	int ret = tables_clean(img);
 
+	if (qed_of(img)->unsound)
+		return ret;
 	return ret ? ret : write_features(img, qed_of(img)->features &
 					       ~F_NEED_CHECK);
 }
@@ -460,7 +464,26 @@ static int qed_info(struct image *img, struct image_info *info,
 
 static int qed_check(struct image *img, struct check_result *res)
 {
-	return tables_check(img, true, res);
+	return tables_check(img, res);
+}
+
+/*
+ * What is written marks the image, and the mark goes when it is closed: then
+ * that of who did not finish is gone as well, unless something is left that
+ * writing would make worse.
+ */
+static int qed_repair(struct image *img, unsigned fix,
+		      struct check_result *res)
+{
+	struct qed *q = qed_of(img);
+	unsigned char bytes[8];
+	int ret = tables_repair(img, fix, res);
+
+	q->unsound = ret || res->corruptions;
+	if (ret || !(q->features & F_NEED_CHECK))
+		return ret;
+	le64_put(bytes, q->features);
+	return repair_write(img, img->file, bytes, sizeof(bytes), H_FEATURES);
 }
 
 static const struct format_admin qed_admin = {
@@ -470,6 +493,7 @@ static const struct format_admin qed_admin = {
 	.info = qed_info,
 	.check = qed_check,
 	.change_backing = qed_change_backing,
+	.repair = qed_repair,
 };
 
 const struct format qed_format = {

@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * tables-check.c - what is wrong with two-level tables: entries that lead
- * nowhere, clusters that two entries claim, space that nobody uses.
+ * nowhere, clusters that two entries claim, space that nobody uses; and putting
+ * it right.
+ *
+ * An entry that leads nowhere is taken out.  Who claims a cluster second gets a
+ * copy, which is durable before its entry: each of the two keeps what it reads
+ * now.  Each change is one entry, which is there or is not: the power may fail
+ * at any time.
  *
  * Knows a bit per host cluster.  Refuses to know the formats.
  */
-#include "tables.h"
+#include "tables-scan.h"
 
 #include <inttypes.h>
 
-struct scan {
-	struct image *img;
-	struct check_result *res;
-	unsigned char *used;    /* a bit per host cluster */
-	uint64_t nr;            /* host clusters */
-	unsigned char *table;   /* one L2 table */
-	uint64_t last;          /* host of the data cluster before; or 0 */
-};
+/* ---- who uses what ------------------------------------------------------- */
 
 static bool test_and_set(struct scan *s, uint64_t cluster)
 {
@@ -27,9 +26,8 @@ static bool test_and_set(struct scan *s, uint64_t cluster)
 	return was;
 }
 
-/* Marks clusters of one owner; false: somebody has one of them already.
- * Streams share clusters with each other, but not with tables and data. */
-static bool mark(struct scan *s, uint64_t host, uint64_t len)
+/* Streams share clusters with each other, but not with tables and data. */
+bool scan_mark(struct scan *s, uint64_t host, uint64_t len)
 {
 	uint64_t unit = s->img->unit;
 	bool twice = false;
@@ -39,6 +37,66 @@ static bool mark(struct scan *s, uint64_t host, uint64_t len)
 	return !twice;
 }
 
+void scan_unmark(struct scan *s, uint64_t host, uint64_t len)
+{
+	uint64_t unit = s->img->unit;
+
+	for (uint64_t c = host / unit; c <= (host + len - 1) / unit; c++)
+		s->used[c / 8] &= (unsigned char)~(1u << c % 8);
+}
+
+int scan_append(struct scan *s, uint64_t len, uint64_t *host)
+{
+	uint64_t at = s->nr * s->img->unit;
+	uint64_t nr = s->nr + div_up(len, s->img->unit);
+
+	if (!range_within(at, len, tables_of(s->img)->limit))
+		return -EFBIG;
+	if (nr > s->room) {
+		uint64_t room = nr + nr / 2;
+		unsigned char *used = realloc(s->used, room / 8 + 1);
+
+		if (!used)
+			return -ENOMEM;
+		memset(used + s->room / 8 + 1, 0, room / 8 - s->room / 8);
+		s->used = used;
+		s->room = room;
+	}
+	s->nr = nr;
+	scan_mark(s, at, len);
+	*host = at;
+	return 0;
+}
+
+int scan_copy(struct scan *s, uint64_t from, uint64_t to, uint64_t len)
+{
+	int ret = 0;
+
+	for (uint64_t at = 0; !ret && at < len; at += s->img->unit) {
+		size_t n = s->img->unit;        /* zeroes behind the end */
+
+		ret = meta_read(s->img, s->img->file, s->copy, n, from + at);
+		if (!ret)
+			ret = repair_write(s->img, s->img->file, s->copy, n,
+					   to + at);
+	}
+	return ret;
+}
+
+int scan_put_entry(struct scan *s, uint64_t host, uint64_t e)
+{
+	unsigned char bytes[8];
+	int ret = repair_barrier(s->img);
+
+	scan_put(s, bytes, e);
+	if (!ret)
+		ret = repair_write(s->img, s->img->file, bytes, sizeof(bytes),
+				   host);
+	return ret ? ret : repair_barrier(s->img);
+}
+
+/* ---- findings ------------------------------------------------------------ */
+
 static bool inside(const struct scan *s, uint64_t host, uint64_t len)
 {
 	const struct tables *t = tables_of(s->img);
@@ -47,64 +105,139 @@ static bool inside(const struct scan *s, uint64_t host, uint64_t len)
 	       range_within(host, len, s->nr * s->img->unit);
 }
 
-static void bad(struct scan *s, const char *what, uint64_t e, uint64_t off)
+/* An entry as it was found. */
+struct found {
+	uint64_t slot;          /* host offset of the entry */
+	uint64_t e;
+	uint64_t off;           /* guest offset that it speaks of */
+};
+
+/* True: it is to be mended. */
+static bool bad(struct scan *s, const struct found *f, bool mends,
+		const char *what)
 {
-	check_say(s->res, "ERROR: %s (entry %#" PRIx64 ", guest offset %#"
-		  PRIx64 ")", what, e, off);
-	s->res->corruptions++;
+	bool fix = mends && s->fix & CHECK_FIX_ERRORS;
+
+	check_say(s->res, "%s%s (entry %#" PRIx64 ", guest offset %#" PRIx64
+		  ")", fix ? "Repairing " : "ERROR: ", what, f->e, f->off);
+	if (fix)
+		s->res->corruptions_fixed++;
+	else
+		s->res->corruptions++;
+	return fix;
 }
 
-static void check_entry(struct scan *s, uint64_t e, uint64_t off)
+static int leads_nowhere(struct scan *s, const struct found *f,
+			 const char *what)
+{
+	return bad(s, f, true, what) ? scan_put_entry(s, f->slot, 0) : 0;
+}
+
+/* *@now: where the copy is; unchanged if there is none. */
+static int used_twice(struct scan *s, const struct found *f, uint64_t len,
+		      const char *what, uint64_t *now)
+{
+	uint64_t to;
+	int ret;
+
+	if (!bad(s, f, !(s->fix & CHECK_FIX_AS_QEMU), what))
+		return 0;
+	ret = scan_append(s, len, &to);
+	if (!ret)
+		ret = scan_copy(s, f->e, to, len);
+	if (!ret)
+		ret = scan_put_entry(s, f->slot, to);
+	if (!ret)
+		*now = to;
+	return ret;
+}
+
+static int check_stream(struct scan *s, const struct found *f,
+			const struct entry *entry)
+{
+	s->res->compressed_clusters++;
+	if (!entry->packed || !inside(s, entry->host, entry->packed))
+		return leads_nowhere(s, f, "stream beyond the end of the"
+				     " file");
+	scan_mark(s, entry->host, entry->packed);
+	return 0;
+}
+
+static uint64_t cluster_align(const struct image *img)
+{
+	return tables_of(img)->kind->whole_clusters ? img->unit : SECTOR_SIZE;
+}
+
+/* QEMU's repair knows L1 as a place that is used, and lets it be. */
+static bool in_l1(const struct scan *s, uint64_t host)
+{
+	const struct tables *t = tables_of(s->img);
+
+	return host >= t->l1_offset && host < t->start;
+}
+
+static int check_entry(struct scan *s, const struct found *f)
 {
 	struct image *img = s->img;
+	uint64_t now = f->e;
 	struct entry entry;
 
-	tables_of(img)->kind->decode(img, e, &entry);
+	tables_of(img)->kind->decode(img, f->e, &entry);
 	if (entry.kind != EXT_DATA && entry.kind != EXT_PACKED)
-		return;
+		return 0;
 	s->res->allocated_clusters++;
-	if (entry.kind == EXT_PACKED) {
-		s->res->compressed_clusters++;
-		if (!entry.packed || !inside(s, entry.host, entry.packed))
-			bad(s, "stream beyond the end of the file", e, off);
-		else
-			mark(s, entry.host, entry.packed);
-		return;
-	}
+	if (entry.kind == EXT_PACKED)
+		return check_stream(s, f, &entry);
 	if (s->last && entry.host != s->last + img->unit)
 		s->res->fragmented_clusters++;
 	s->last = entry.host;
-	if (entry.host % SECTOR_SIZE || !inside(s, entry.host, 1))
-		bad(s, "cluster in an impossible place", e, off);
-	else if (!mark(s, entry.host, 1))
-		bad(s, "cluster is used twice", e, off);
+	if (entry.host % cluster_align(img) == 0 && in_l1(s, entry.host))
+		return bad(s, f, !(s->fix & CHECK_FIX_AS_QEMU), "cluster within"
+			   " L1") ? scan_put_entry(s, f->slot, 0) : 0;
+	if (entry.host % cluster_align(img) || !inside(s, entry.host, 1))
+		return leads_nowhere(s, f, "cluster in an impossible place");
+	/* The last one may be cut off by the end of the file. */
+	return scan_mark(s, entry.host, min_u64(img->unit, s->nr * img->unit -
+						entry.host)) ? 0 :
+	       used_twice(s, f, img->unit, "cluster is used twice", &now);
+}
+
+static int check_entries(struct scan *s, uint64_t table, uint64_t index)
+{
+	const struct tables *t = tables_of(s->img);
+	uint64_t off = index * t->l2_entries * s->img->unit;
+	int ret = meta_read(s->img, s->img->file, s->table,
+			    scan_table_bytes(s), table);
+
+	for (uint64_t i = 0; !ret && i < t->l2_entries; i++) {
+		struct found f = {
+			.slot = table + 8 * i,
+			.e = scan_entry(s, s->table + 8 * i),
+			.off = off + i * s->img->unit,
+		};
+
+		if (f.e && f.off < image_size(s->img))
+			ret = check_entry(s, &f);
+	}
+	return ret;
 }
 
 static int check_table(struct scan *s, uint64_t table, uint64_t index)
 {
 	const struct tables *t = tables_of(s->img);
-	uint64_t bytes = 8 * t->l2_entries, off;
-	uint64_t cover = t->l2_entries * s->img->unit;
+	uint64_t bytes = scan_table_bytes(s), now = table;
+	struct found f = {
+		.slot = t->l1_offset + 8 * index, .e = table,
+		.off = index * t->l2_entries * s->img->unit,
+	};
 	int ret;
 
-	off = index * cover;
-	if (table % t->kind->table_align || !inside(s, table, bytes)) {
-		bad(s, "L2 table in an impossible place", table, off);
-		return 0;
-	}
-	if (!mark(s, table, bytes)) {
-		bad(s, "L2 table is used twice", table, off);
-		return 0;
-	}
-	ret = meta_read(s->img, s->img->file, s->table, bytes, table);
-	for (uint64_t i = 0; !ret && i < t->l2_entries; i++) {
-		const unsigned char *p = s->table + 8 * i;
-		uint64_t e = t->kind->little_endian ? le64_at(p) : be64_at(p);
-
-		if (e && off + i * s->img->unit < image_size(s->img))
-			check_entry(s, e, off + i * s->img->unit);
-	}
-	return ret;
+	if (table % t->kind->table_align || !inside(s, table, bytes))
+		return leads_nowhere(s, &f, "L2 table in an impossible place");
+	if (scan_mark(s, table, bytes))
+		return check_entries(s, table, index);
+	ret = used_twice(s, &f, bytes, "L2 table is used twice", &now);
+	return ret || now == table ? ret : check_entries(s, now, index);
 }
 
 static int check_l1(struct scan *s)
@@ -125,8 +258,7 @@ static int check_l1(struct scan *s)
 			break;
 		if (s->res->cancel && atomic_load(s->res->cancel))
 			return -EINTR;
-		table = t->kind->little_endian ? le64_at(buf + 8 * in) :
-						 be64_at(buf + 8 * in);
+		table = scan_entry(s, buf + 8 * in);
 		if (table)
 			ret = check_table(s, table, i);
 	}
@@ -135,30 +267,80 @@ static int check_l1(struct scan *s)
 
 static void count_leaks(struct scan *s)
 {
-	uint64_t first = div_up(tables_of(s->img)->start, s->img->unit);
-
-	for (uint64_t c = first; c < s->nr; c++)
-		s->res->leaks += !(s->used[c / 8] >> c % 8 & 1);
+	for (uint64_t c = scan_first(s); c < s->nr; c++)
+		s->res->leaks += !scan_used(s, c);
 }
 
-int tables_check(struct image *img, bool leaks, struct check_result *res)
+/* ---- the whole ----------------------------------------------------------- */
+
+static int scan_make(struct scan *s)
 {
-	const struct tables *t = tables_of(img);
-	struct scan s = { .img = img, .res = res };
-	autofree void *used = NULL, *table = NULL;
 	uint64_t size;
-	int ret = file_size(img->file, &size);
+	int ret = file_size(s->img->file, &size);
 
 	if (ret)
 		return ret;
-	s.nr = div_up(size, img->unit);
-	s.used = used = calloc(1, s.nr / 8 + 1);
-	s.table = table = malloc(8 * t->l2_entries);
-	if (!used || !table)
-		return -ENOMEM;
-	res->total_clusters = div_up(image_size(img), img->unit);
-	ret = check_l1(&s);
-	if (!ret && leaks)
+	s->nr = s->room = div_up(size, s->img->unit);
+	s->used = calloc(1, s->nr / 8 + 1);
+	s->table = malloc(scan_table_bytes(s));
+	s->copy = malloc(s->img->unit);
+	s->res->total_clusters = div_up(image_size(s->img), s->img->unit);
+	return s->used && s->table && s->copy ? 0 : -ENOMEM;
+}
+
+static void scan_free(struct scan *s)
+{
+	free(s->used);
+	free(s->table);
+	free(s->copy);
+}
+
+int tables_check(struct image *img, struct check_result *res)
+{
+	struct scan s = { .img = img, .res = res };
+	int ret = scan_make(&s);
+
+	if (!ret)
+		ret = check_l1(&s);
+	if (!ret)
 		count_leaks(&s);
+	scan_free(&s);
+	return ret;
+}
+
+/* Nothing moves while it is not known who owns what. */
+static int give_back(struct scan *s)
+{
+	uint64_t before = s->res->leaks;
+	int ret;
+
+	if (!before || !(s->fix & CHECK_FIX_LEAKS) ||
+	    s->fix & CHECK_FIX_AS_QEMU || s->res->corruptions)
+		return 0;
+	ret = tables_compact(s);
+	s->res->leaks = 0;
+	count_leaks(s);
+	s->res->leaks_fixed += before - min_u64(before, s->res->leaks);
+	return ret;
+}
+
+int tables_repair(struct image *img, unsigned fix, struct check_result *res)
+{
+	struct scan s = { .img = img, .res = res, .fix = fix };
+	int ret;
+
+	/* QEMU's takes entries out that lead nowhere, whatever it is asked. */
+	if (fix & CHECK_FIX_AS_QEMU)
+		s.fix |= CHECK_FIX_ERRORS;
+	ret = scan_make(&s);
+	if (!ret)
+		ret = check_l1(&s);
+	if (!ret)
+		count_leaks(&s);
+	if (!ret)
+		ret = give_back(&s);
+	if (!ret)
+		atomic_store(&tables_of(img)->next, s.nr * img->unit);
+	scan_free(&s);
 	return ret;
 }

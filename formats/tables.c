@@ -226,13 +226,29 @@ int tables_map(const struct view *v, uint64_t off, uint64_t len,
 
 /* ---- space --------------------------------------------------------------- */
 
-/* Under the lock. */
-static int take(struct tables *t, uint64_t len, uint64_t align, uint64_t *host)
+/* Under the lock, hence never shorter than what was given out.  It is durable
+ * as the data is: before an entry leads there. */
+static int grow_file(struct image *img, uint64_t end)
 {
+	const struct tables *t = tables_of(img);
+
+	return t->grows && t->kind->whole_clusters ?
+	       file_truncate(img->file, end) : 0;
+}
+
+/* Under the lock. */
+static int take(struct image *img, uint64_t len, uint64_t align,
+		uint64_t *host)
+{
+	struct tables *t = tables_of(img);
 	uint64_t at = round_up(atomic_load(&t->next), align);
+	int ret;
 
 	if (!range_within(at, len, t->limit))
 		return t->grows ? -EFBIG : -ENOSPC;
+	ret = grow_file(img, at + len);
+	if (ret)
+		return ret;
 	atomic_store_explicit(&t->next, at + len, memory_order_release);
 	*host = at;
 	return 0;
@@ -248,7 +264,7 @@ static int table_make(struct image *img, uint64_t index, uint64_t *table)
 
 	if (ret)
 		return ret;
-	ret = take(t, round_up(l2_bytes(t), img->unit), img->unit, table);
+	ret = take(img, round_up(l2_bytes(t), img->unit), img->unit, table);
 	if (!ret)
 		ret = file_zero(img->file, *table,
 				round_up(l2_bytes(t), img->unit),
@@ -288,8 +304,8 @@ static int space_for(struct image *img, const struct reserve *res, uint64_t n,
 	with_lock(&t->lock);
 
 	return res->intent == STORE_PACKED ?
-	       take(t, res->packed, 1, host) :
-	       take(t, n * img->unit, img->unit, host);
+	       take(img, res->packed, 1, host) :
+	       take(img, n * img->unit, img->unit, host);
 }
 
 /* ---- reserve, commit, abort ---------------------------------------------- */

@@ -29,6 +29,9 @@ struct tables_kind {
 	uint64_t (*encode)(const struct image *img, uint64_t host,
 			   uint32_t packed);
 	uint64_t max_host;      /* no cluster may end beyond it */
+	/* The file always ends with a whole cluster: other programs take one
+	 * that is cut off for a lie. */
+	bool whole_clusters;
 };
 
 /* First in the format's priv. */
@@ -71,7 +74,9 @@ int tables_clean(struct image *img);
 /* ---- check ---- */
 
 /* Counts and tells what is wrong with L1, L2 tables and clusters: in the wrong
- * place, or used twice.  @leaks: the space that nobody uses counts too. */
-int tables_check(struct image *img, bool leaks, struct check_result *res);
+ * place, used twice, or used by nobody. */
+int tables_check(struct image *img, struct check_result *res);
+/* format_admin's repair. */
+int tables_repair(struct image *img, unsigned fix, struct check_result *res);
 
 #endif

@@ -32,11 +32,12 @@ crashes --cluster 65536 --create extended_l2=on --snapshot --packed
 crashes --cluster 65536 --data plain
 crashes --cluster 65536 --lost-write
 crashes --format qcow --cluster 4096
-crashes --format vdi --cluster 1048576
-crashes --format vhdx --create block_size=1M --cluster 1048576
+crashes --format qed --cluster 65536
+crashes --format qed --create cluster_size=4k,table_size=2 --cluster 4096
+crashes --format parallels --create cluster_size=64k --cluster 65536
+crashes --format parallels --create cluster_size=1000 --cluster 1024
 crashes --format vmdk
 crashes --format vmdk --create zeroed_grain=on
-crashes --format vpc --cluster 2097152 --size 31457280
 crashes --cluster 65536 --data raw
 crashes --cluster 4096 --data raw
 crashes --cluster 65536 --create extended_l2=on --data raw
@@ -60,6 +61,14 @@ if [ "$CRASHES" -gt 6 ]; then
 	caught claims --format vmdk
 	crashes --format vmdk --size 20971520 --seeds 1-100
 	crashes --format vmdk --create zeroed_grain=on --ops 60 --seeds 1-60
-	caught stages --format vdi --cluster 1048576 --ops 25
-	caught stages --format vpc --cluster 2097152 --ops 25
+	for format in qed qcow; do
+		crashes --format $format --cluster 65536
+		crashes --format $format --cluster 4096 --size 20971520
+		caught stages --format $format
+		caught claims --format $format
+	done
+	caught stages --format parallels --create cluster_size=1000 \
+		--cluster 1024
+	caught claims --format parallels --create cluster_size=64k
 fi
+# What formats that order little beside each other rely on: test-format-power.

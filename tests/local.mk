@@ -31,6 +31,8 @@ UNIT_TESTS += tests/unit/test-lock
 UNIT_TESTS += tests/unit/test-image
 UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-qcow2-repair
+UNIT_TESTS += tests/unit/test-tables-repair
+UNIT_TESTS += tests/unit/test-format-power
 UNIT_TESTS += tests/unit/test-qcow2-raw
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-resize
@@ -86,6 +88,10 @@ SCRIPT_TESTS += tests/qcow2-dirty.sh
 SCRIPT_TESTS += tests/qcow2-enospc.sh
 SCRIPT_TESTS += tests/qcow2-hostile.py
 SCRIPT_TESTS += tests/qcow2-layout.sh
+SCRIPT_TESTS += tests/qcow2-autoclear.sh
+SCRIPT_TESTS += tests/qcow2-limits.sh
+SCRIPT_TESTS += tests/qcow2-packed.sh
+SCRIPT_TESTS += tests/qcow2-limits.sh
 SCRIPT_TESTS += tests/write-random.py
 SCRIPT_TESTS += tests/qcow2-nocow.sh
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
@@ -94,6 +100,7 @@ SCRIPT_TESTS += tests/resize.py
 SCRIPT_TESTS += tests/snapshot.sh
 
 SCRIPT_TESTS += tests/judge.sh
+SCRIPT_TESTS += tests/judge-formats.sh
 SCRIPT_TESTS += tests/dmg.py
 TEST_FILES += tests/mkdmg.py
 SCRIPT_TESTS += tests/parallels.sh
@@ -238,12 +245,17 @@ check-judge: all tests/judge/judge$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		CRASHES=44 $(srcdir)/tests/judge.sh
 
+# 200 power failures and more for each format; FORMATS="vdi vpc" for some.
+check-judge-formats: all tests/judge/judge$(EXEEXT)
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		CRASHES=50 $(srcdir)/tests/judge-formats.sh $(FORMATS)
+
 # Ten images of a tebibyte for a minute.
 check-soak: all tests/soak$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		SOAK_SECONDS=60 SOAK_IMAGES=10 $(srcdir)/tests/memory.sh
 
-.PHONY: check-judge check-soak
+.PHONY: check-judge check-judge-formats check-soak
 .PHONY: check-kill check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*

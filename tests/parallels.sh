@@ -91,6 +91,24 @@ assert_fails imgctl convert -f parallels -O raw bad.outside out
 assert_fails imgctl convert -n -O parallels data bad.unclosed
 assert_contains "$(cat err)" "Image was not closed correctly"
 
+# As newer QEMUs: who writes next takes away what the other left behind; but not
+# where more is wrong.
+cp bad.unclosed next
+head -c 200000 /dev/zero | tr '\0' W >>next
+IMGCTL_QEMU_COMPAT=10.0 imgctl convert -n -f raw -O parallels data next \
+	2>err && fail "a larger disk fits"
+truncate -s 1M small
+dd if=/usr/bin/env of=small bs=1 seek=700001 count=20000 conv=notrunc \
+	status=none
+IMGCTL_QEMU_COMPAT=10.0 imgctl convert -n -O parallels small next 2>err
+assert_contains "$(cat err)" "Repairing image was not closed correctly"
+qemu-img check -q -f parallels next
+qemu-img compare -q -f parallels -F raw next small
+cp bad.outside next
+poke next 44 596e6f74
+IMGCTL_QEMU_COMPAT=10.0 assert_fails imgctl convert -n -O parallels small next
+assert_contains "$(cat err)" "repair it with check -r all"
+
 # The older kind, by a writer of its own: 63 sectors a cluster, entries in
 # sectors, the data where it likes; and an extension with a bitmap.
 python3 - <<'END'

@@ -96,7 +96,8 @@ first = struct.unpack_from('<Q', d, l2)[0]
 for name, at, value in (
         ('far', l2, 0x7fff0000), ('odd', l2, first + 16),
         ('table', l1, 0x50001), ('fartable', l1, 0x7fff0000),
-        ('header', l2, 0), ('l1', l2, 0x10000), ('none', l1, 0)):
+        ('header', l2, 0), ('l1', l2, 0x10000), ('none', l1, 0),
+        ('twice', l2 + 8 * 30, first), ('mark', 16, 2)):
     b = bytearray(d)
     struct.pack_into('<Q', b, at, value)
     open('bad.' + name, 'wb').write(b)
@@ -111,6 +112,42 @@ for bad in bad.*; do
 			"$key of $bad"
 	done
 done
+# What QEMU's repair does, under its name; then all of it.
+ln -s "$IMGCTL" qemu-img
+for bad in bad.*; do
+	for how in leaks all; do
+		cp "$bad" ours
+		cp "$bad" theirs
+		rc=0 qrc=0
+		./qemu-img check -r $how --output=json ours >out 2>/dev/null ||
+			rc=$?
+		qemu-img check -r $how --output=json theirs >qout \
+			2>/dev/null || qrc=$?
+		assert_eq $rc $qrc "exit code of -r $how for $bad"
+		assert_same ours theirs
+		for key in corruptions leaks corruptions-fixed; do
+			assert_eq "$(grep "\"$key\"" out)" \
+				"$(grep "\"$key\"" qout)" "$key of $bad"
+		done
+	done
+	cp "$bad" ours
+	imgctl convert -O raw "$bad" before 2>/dev/null || rm -f before
+	assert_rc 0 imgctl check -r all ours
+	qemu-img check -q ours
+	[ ! -e before ] || imgctl compare -q -F raw ours before
+	assert_eq "$(od -An -tx1 -j16 -N1 ours)" " 00"
+done
+rm qemu-img
+# Leaks alone: errors stay, and so does their mark.
+cp bad.none ours
+assert_rc 0 imgctl check -r leaks ours
+qemu-img check -q ours
+cp bad.twice ours
+poke ours 16 02
+assert_rc 2 imgctl check -r leaks ours
+assert_eq "$(od -An -tx1 -j16 -N1 ours)" " 02"
+assert_fails imgctl convert -n -O qed data ours
+assert_contains "$(cat err)" "repair it with check -r all"
 for bad in far odd table fartable l1; do
 	assert_fails imgctl convert -O raw bad.$bad out
 done

@@ -137,15 +137,6 @@ static bool add_action(struct bitmap_cmd *c, int what, const char *source)
 	return true;
 }
 
-static bool take_granularity(struct bitmap_cmd *c, const char *text)
-{
-	if (size_parse(text, &c->granularity) == SIZE_OK &&
-	    c->granularity <= INT64_MAX)
-		return true;
-	say_error("Invalid granularity specified.");
-	return false;
-}
-
 /* False: an error was printed. */
 static bool take_option(struct bitmap_cmd *c, int id, const char *arg)
 {
@@ -160,7 +151,8 @@ static bool take_option(struct bitmap_cmd *c, int id, const char *arg)
 		c->how.format = arg;
 		break;
 	case 'g':
-		return take_granularity(c, arg);
+		return tool_size("granularity", arg, 0, INT64_MAX,
+				 &c->granularity);
 	case OPT_IMAGE_OPTS:
 		c->how.image_opts = true;
 		break;

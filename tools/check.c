@@ -154,6 +154,8 @@ static int take_repair(struct cmdline *cl, struct check *ck, const char *arg)
 	stdout_outlive();
 	ck->how.flags |= IMAGE_RDWR | IMAGE_REPAIR;
 	ck->fix = CHECK_FIX_LEAKS;
+	if (prog_is_qemu_img())
+		ck->fix |= CHECK_FIX_AS_QEMU;
 	if (!strcmp(arg, "leaks"))
 		return 0;
 	ck->fix |= CHECK_FIX_ERRORS;

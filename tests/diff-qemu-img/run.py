@@ -128,13 +128,25 @@ def guest(folder, name):
     if size > HUGE:
         return "%s, %d bytes, data at %s" % (fmt, size,
                                              data_runs(folder, name, fmt))
+    fmt += bitmaps(folder, name)
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
         raw = os.path.join(tmp, "raw")
-        done = subprocess.run([QEMU, "convert", "-U", "-f", fmt, "-O", "raw",
+        done = subprocess.run([QEMU, "convert", "-U", "-f", fmt.split()[0],
+                               "-O", "raw",
                                name, raw], cwd=folder, capture_output=True)
         if done.returncode:
             return "unreadable: " + done.stderr.decode()
         return fmt + " " + digest(raw)
+
+
+def bitmaps(folder, name):
+    """The persistent bitmaps: name, granularity, flags, in order."""
+    text = subprocess.run([QEMU, "info", "-U", "--output=json", name],
+                          cwd=folder, capture_output=True).stdout
+    data = json.loads(text).get("format-specific", {}).get("data", {})
+    return "".join(" [%s %d %s]" % (b["name"], b["granularity"],
+                                    ",".join(b["flags"]))
+                   for b in data.get("bitmaps", []))
 
 
 def digest(path):

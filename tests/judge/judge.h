@@ -67,6 +67,7 @@ struct work {
 	_Atomic unsigned done;          /* operations so far */
 	unsigned cut_at;                /* operation at which the power goes */
 	unsigned cut_requests;          /* ... after so many more requests */
+	bool at_sync;                   /* ... syncs, the first one's to come */
 	bool holes;                     /* the format can say "nothing here" */
 	bool packed;                    /* store some units encoded */
 	bool lost_write;                /* one write's fate is unknown */

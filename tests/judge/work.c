@@ -171,9 +171,12 @@ static unsigned mishap(struct work *work, unsigned i)
 				   -ETIMEDOUT);
 	if (i == work->cut_at) {
 		atomic_store(&work->cut, true);
-		power_crash_after(work->disk, 1 + work->cut_requests);
+		if (work->at_sync)
+			power_crash_sync(work->disk, 1 + work->cut_requests);
+		else
+			power_crash_after(work->disk, 1 + work->cut_requests);
 	}
-	if (!(work->seed & 1))
+	if (!(work->seed & 1) && !work->at_sync)
 		return 0;
 	return lost ? 2 : i == work->cut_at;
 }

@@ -37,6 +37,7 @@ struct disk {
 	uint64_t chunks, max_chunks;    /* 0: no limit */
 	uint64_t random;
 	uint64_t ops, crash_at;         /* 0: never */
+	uint64_t syncs, crash_sync;     /* the same of syncs alone */
 	uint64_t writes, unknown_at;
 	int unknown_error;
 	bool crashed;
@@ -331,6 +332,8 @@ static int power_sync(struct file *f)
 
 	with_lock(&d->lock);
 	ret = step(d, &last);
+	if (!ret && ++d->syncs == d->crash_sync)
+		d->crashed = last = true;
 	if (ret || last)
 		return -EIO;
 	for (i = 0; i < d->nr_dirty; i++) {
@@ -504,6 +507,14 @@ void power_crash_after(struct file *f, uint64_t nth)
 
 	with_lock(&d->lock);
 	d->crash_at = nth ? d->ops + nth : 0;
+}
+
+void power_crash_sync(struct file *f, uint64_t nth)
+{
+	struct disk *d = to_disk(f);
+
+	with_lock(&d->lock);
+	d->crash_sync = nth ? d->syncs + nth : 0;
 }
 
 bool power_crashed(struct file *f)

@@ -95,6 +95,9 @@ void power_crash(struct file *f);
 /* ... in the nth changing request or sync from now (1: the next): a write may
  * be there in part, a sync has done nothing.  0: never. */
 void power_crash_after(struct file *f, uint64_t nth);
+/* ... in the nth sync from now, before it has done anything: all that it would
+ * have made durable is at risk at once.  0: never. */
+void power_crash_sync(struct file *f, uint64_t nth);
 bool power_crashed(struct file *f);
 /* Changing requests and syncs so far. */
 uint64_t power_ops(struct file *f);

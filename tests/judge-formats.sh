@@ -1,0 +1,61 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# timeout: 600
+# Power failures, format by format: nothing that was synced is lost, our driver
+# and qemu-img read the same disk, and check finds nothing but what the format
+# allows after a crash (see judge.c).  One line of verdict for each format.
+#
+#	judge-formats.sh [FORMAT...]
+#
+# CRASHES=50 (make check-judge-formats) makes it 200 and more for each; the
+# default is a slice.  test-format-power shows that each mechanism is missed.
+. "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
+requires qemu-img
+: "${CRASHES:=2}"
+chosen=" ${*:-vdi vpc vhdx} "
+judge=$top_builddir/tests/judge/judge
+
+# judged FORMAT OPTIONS...: counts.
+judged() {
+	format=$1
+	shift
+	case $chosen in
+	*" $format "*) ;;
+	*) return 0 ;;
+	esac
+	"$judge" --dir "$tmp" --seeds "1-$CRASHES" --format "$format" "$@" \
+		>>lines 2>verdict || {
+		cat verdict >&2
+		fail "judge --format $format $*"
+	}
+}
+
+judged vdi --cluster 1048576
+judged vdi --cluster 1048576 --at-sync --ops 60
+judged vdi --cluster 1048576 --create static=on
+judged vdi --cluster 1048576 --threads 1
+judged vpc --cluster 2097152 --size 31457280
+judged vpc --cluster 2097152 --size 31457280 --at-sync --ops 60
+judged vpc --cluster 2097152 --size 31457280 --create force_size=on
+judged vpc --cluster 2097152 --size 31457280 --threads 1
+judged vhdx --cluster 1048576 --create block_size=1M
+judged vhdx --cluster 1048576 --create block_size=1M --at-sync --ops 60
+judged vhdx --cluster 1048576 --create block_size=1M,block_state_zero=off
+judged vhdx --cluster 1048576 --threads 1 --create block_size=1M,subformat=fixed
+
+# "vdi, cluster 1048576: 50 crashes, 0 failures"
+awk '{ sub(",", "", $1) }
+	match($0, /: [0-9]+ crashes/) {
+		n[$1] += substr($0, RSTART + 2)
+		if ($0 !~ / 0 failures/)
+			bad[$1]++
+	}
+	END {
+		for (f in n) {
+			printf "%s: %d power failures, %s\n", f, n[f],
+				bad[f] ? "FAILED" : "0 bytes lost"
+			if (bad[f])
+				rc = 1
+		}
+		exit rc
+	}' lines

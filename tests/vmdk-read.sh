@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# timeout: 300
 # VMDK, reading: every subformat that qemu-img writes is read as qemu-img
 # reads it, with the same info, map and check; layers over a parent; extents
 # that lie elsewhere or lie about themselves are refused.
@@ -75,8 +76,15 @@ if [ -c /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
 		twoGbMaxExtentSparse.vmdk >src/evil.vmdk
 	sed "s|SPARSE \"|SPARSE \"$tmp/|" twoGbMaxExtentSparse.vmdk \
 		>src/absolute.vmdk
+	# A link that leads out; parents that lie outside.
+	sed 's|twoGbMaxExtentSparse-s001|link-s001|' \
+		twoGbMaxExtentSparse.vmdk >src/link.vmdk
+	ln -s "$tmp/twoGbMaxExtentSparse-s001.vmdk" src/link-s001.vmdk
+	qemu-img create -q -f vmdk z2.vmdk 4M
+	(cd src && qemu-img create -q -f vmdk -b ../z2.vmdk -F vmdk above.vmdk)
+	qemu-img create -q -f vmdk -b "$tmp/z2.vmdk" -F vmdk src/root.vmdk
 	mount_img src m
-	for i in evil absolute; do
+	for i in evil absolute link above root; do
 		assert_fails cat m/$i.vmdk/disk
 		assert_contains "$(cat m/$i.vmdk/status)" "allow-path"
 	done

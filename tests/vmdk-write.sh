@@ -1,5 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# timeout: 300
 # VMDK, writing: new images are qemu-img's byte for byte in every subformat but
 # for the CID; what is converted, written and zeroed is read by qemu-img; both
 # tables are kept in step; the CID changes once when an image is written to; a

@@ -75,4 +75,5 @@ libimgcore_a_SOURCES += formats/vpc.h
 libimgcore_a_SOURCES += formats/vpc.c
 libimgcore_a_SOURCES += formats/vpc-check.c
 libimgcore_a_SOURCES += formats/vpc-create.c
+libimgcore_a_SOURCES += formats/vpc-info.c
 libimgcore_a_SOURCES += formats/vpc-parent.c

@@ -37,7 +37,8 @@ static int check_layout(const unsigned char *h, struct err *err)
 	if (le32_at(h + VH_MAP) % SECTOR_SIZE)
 		return UNSUPPORTED(err, "unaligned block map offset 0x%x",
 				   le32_at(h + VH_MAP));
-	if (le32_at(h + VH_DATA) % SECTOR_SIZE)
+	/* xmount's begins at any byte. */
+	if (probe_as_qemu && le32_at(h + VH_DATA) % SECTOR_SIZE)
 		return UNSUPPORTED(err, "unaligned data offset 0x%x",
 				   le32_at(h + VH_DATA));
 	if (le32_at(h + VH_SECTOR) != SECTOR_SIZE)

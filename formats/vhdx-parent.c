@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * vhdx-parent.c - the parent locator of a differencing image (vhdx.md,
- * "Differencing"): the name of the image below, and how it is told from others.
+ * "Differencing"): the names of the image below, and how it is told from others:
+ * of what the names lead to, the first one with the right number is it.
  *
- * Refuses to open it: that is the engine's, under its policy.
+ * Looks at headers only; opening it as an image is the engine's, under the same
+ * policy.
  */
 #include "vhdx.h"
+
+#include "json.h"
+#include "spec.h"
 #include "strbuf.h"
 
 #include <stdio.h>
@@ -131,25 +136,112 @@ static int take_entry(const unsigned char *loc, uint32_t len,
 	return 0;
 }
 
-static int take_values(struct image *img, char **values)
+/* ---- which of them it is --------------------------------------------------- */
+
+/* The number of the data of the image at @path. */
+static int read_guid(const struct image *img, const char *path,
+		     unsigned char *guid)
+{
+	unsigned char h[VHDX_SECTOR];
+	struct file *f;
+	uint64_t best = 0;
+	bool found = false;
+	int ret = file_open_path(path, FILE_NO_LOCK, img->policy, &f, NULL);
+
+	if (ret)
+		return ret;
+	for (unsigned i = 1; !ret && i <= 2; i++) {
+		ret = file_read(f, h, sizeof(h), VHDX_TABLE * i);
+		if (ret || !vhdx_header_good(h) ||
+		    (found && le64_at(h + H_SEQ) <= best))
+			continue;
+		found = true;
+		best = le64_at(h + H_SEQ);
+		memcpy(guid, h + H_DATA_GUID, 16);
+	}
+	file_unref(f);
+	return ret ? ret : found ? 0 : -EINVAL;
+}
+
+/* 1: that is it; 0: it is not there, or is something else (*@other). */
+static int try(struct image *img, const char *name, bool *other)
+{
+	const struct vhdx *v = vhdx_of(img);
+	autofree char *path = spec_join(img->file->name, name);
+	unsigned char guid[16];
+
+	if (!path)
+		return -ENOMEM;
+	if (!*name || read_guid(img, path, guid))
+		return 0;
+	if (memcmp(guid, v->linkage, 16) && memcmp(guid, v->linkage2, 16)) {
+		*other = true;
+		return 0;
+	}
+	img->backing_name = strdup(name);
+	return img->backing_name ? 1 : -ENOMEM;
+}
+
+static const char *last_part(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* The paths as they are, then the last part of each in the image's folder.  If
+ * it is none of them the engine may say what is wrong with the first. */
+static int choose(struct image *img, char **paths, struct err *err)
+{
+	bool other = false;
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < 2 * NR_KEYS; i++) {
+		const char *p = paths[i % NR_KEYS];
+
+		if (p)
+			ret = try(img, i < NR_KEYS ? p : last_part(p), &other);
+	}
+	if (ret)
+		return ret < 0 ? ret : 0;
+	for (unsigned i = 0; !img->backing_name && i < NR_KEYS; i++)
+		if (paths[i])
+			img->backing_name = strdup(paths[i]);
+	if (!img->backing_name)
+		return -ENOMEM;
+	if (!other || img->flags & IMAGE_NO_BACKING ||
+	    json_get(img->node, "backing"))
+		return 0;
+	return err_set(err, -EINVAL, "The parent '%s' of the VHDX image is"
+		       " another image, or was written to", img->backing_name);
+}
+
+static int take_values(struct image *img, char **values, struct err *err)
 {
 	struct vhdx *v = vhdx_of(img);
-	const char *path = values[RELATIVE] ? values[RELATIVE] :
-			   values[VOLUME] ? values[VOLUME] : values[ABSOLUTE];
+	char *paths[NR_KEYS] = { NULL };
+	bool any = false;
+	int ret;
 
-	if (!values[LINKAGE] || !parse_guid(values[LINKAGE], v->linkage) ||
-	    !path)
+	if (!values[LINKAGE] || !parse_guid(values[LINKAGE], v->linkage))
 		return -EINVAL;
 	memcpy(v->linkage2, v->linkage, 16);
 	if (values[LINKAGE2] && !parse_guid(values[LINKAGE2], v->linkage2))
 		return -EINVAL;
-	img->backing_name = unix_path(path);
+	for (unsigned i = RELATIVE; i < NR_KEYS; i++) {
+		paths[i] = values[i] ? unix_path(values[i]) : NULL;
+		any |= paths[i] != NULL;
+	}
 	img->backing_fmt = strdup("vhdx");
-	return img->backing_name && img->backing_fmt ? 0 : -ENOMEM;
+	ret = !img->backing_fmt ? -ENOMEM : any ? choose(img, paths, err) :
+						  -EINVAL;
+	for (unsigned i = 0; i < NR_KEYS; i++)
+		free(paths[i]);
+	return ret;
 }
 
 static int read_locator(struct image *img, const unsigned char *loc,
-			uint32_t len)
+			uint32_t len, struct err *err)
 {
 	char *values[NR_KEYS] = { NULL };
 	uint16_t n = len >= P_ENTRIES ? le16_at(loc + P_COUNT) : 0;
@@ -161,7 +253,7 @@ static int read_locator(struct image *img, const unsigned char *loc,
 		ret = take_entry(loc, len, loc + P_ENTRIES + P_ENTRY * i,
 				 values);
 	if (!ret)
-		ret = take_values(img, values);
+		ret = take_values(img, values, err);
 	for (unsigned i = 0; i < NR_KEYS; i++)
 		free(values[i]);
 	return ret;
@@ -178,7 +270,7 @@ int vhdx_parent(struct image *img, uint64_t at, uint32_t len, struct err *err)
 			    -ENOMEM;
 	}
 	if (!ret)
-		ret = read_locator(img, loc, len);
+		ret = read_locator(img, loc, len, err);
 	return ret ? err_errno(err, ret, "The parent locator of the VHDX image"
 			       " is invalid") : 0;
 }

@@ -71,7 +71,7 @@ bool vhdx_sealed(const unsigned char *buf, size_t len)
 
 /* ---- headers ------------------------------------------------------------- */
 
-static bool header_good(const unsigned char *h)
+bool vhdx_header_good(const unsigned char *h)
 {
 	return !memcmp(h, "head", 4) && vhdx_sealed(h, VHDX_SECTOR);
 }
@@ -88,7 +88,7 @@ static int take_header(struct image *img, struct err *err)
 
 		if (ret)
 			return ret;
-		good[i] = header_good(h[i]);
+		good[i] = vhdx_header_good(h[i]);
 	}
 	if (!good[0] && !good[1])
 		return err_set(err, -EINVAL, "No valid VHDX header found");

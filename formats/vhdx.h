@@ -109,6 +109,7 @@ void vhdx_guid_new(unsigned char *guid);
 /* Where the checksum is zero: for headers and region tables. */
 void vhdx_seal(unsigned char *buf, size_t len);
 bool vhdx_sealed(const unsigned char *buf, size_t len);
+bool vhdx_header_good(const unsigned char *h);
 /* @h becomes the current header, with the next number; durable on return. */
 int vhdx_header_write(struct image *img, const unsigned char *h);
 /* Twice: then both say the same. */

@@ -3,7 +3,8 @@
  * vpc-create.c - new VHDs, dynamic and fixed (vpc.md).
  *
  * Knows Microsoft's geometry and how QEMU rounds a size up to it, unless
- * force_size asks for the exact one.
+ * force_size asks for the exact one.  Beyond QEMU: subformat=azure is a fixed
+ * image of whole MiB, which that cloud asks for.
  */
 #include "vpc.h"
 
@@ -75,21 +76,36 @@ static int choose(uint64_t sectors, bool force, struct geometry *g,
 	return 0;
 }
 
+static bool is_azure(const struct options *o)
+{
+	return !probe_as_qemu &&
+	       !strcmp(options_str(o, "subformat", "dynamic"), "azure");
+}
+
 static bool is_fixed(const struct options *o)
 {
-	return !strcmp(options_str(o, "subformat", "dynamic"), "fixed");
+	return !strcmp(options_str(o, "subformat", "dynamic"), "fixed") ||
+	       is_azure(o);
+}
+
+static int choose_by(const struct options *o, uint64_t size,
+		     struct geometry *g, struct err *err)
+{
+	if (is_azure(o))
+		size = round_up(size, MiB);
+	return choose(size / SECTOR_SIZE, is_azure(o) ||
+		      options_bool(o, "force_size", false), g, err);
 }
 
 int vpc_create_check(const struct options *o, uint64_t size, struct err *err)
 {
 	const char *sub = options_str(o, "subformat", "dynamic");
-	bool force = options_bool(o, "force_size", false);
 	struct geometry g;
 
-	if (strcmp(sub, "fixed") && strcmp(sub, "dynamic"))
+	if (!is_fixed(o) && strcmp(sub, "dynamic"))
 		return err_set(err, -EINVAL, "Parameter 'subformat' does not"
 			       " accept value '%s'", sub);
-	return choose(size / SECTOR_SIZE, force, &g, err);
+	return choose_by(o, size, &g, err);
 }
 
 static int fill_footer(unsigned char *f, const struct geometry *g, bool fixed,
@@ -148,10 +164,11 @@ static int put_dynamic(struct file *f, const unsigned char *footer,
 int vpc_create(struct file *f, const struct options *o, uint64_t size,
 	       struct err *err)
 {
-	bool force = options_bool(o, "force_size", false), fixed = is_fixed(o);
+	bool force = options_bool(o, "force_size", false) || is_azure(o);
+	bool fixed = is_fixed(o);
 	unsigned char footer[VF_LENGTH];
 	struct geometry g;
-	int ret = choose(size / SECTOR_SIZE, force, &g, err);
+	int ret = choose_by(o, size, &g, err);
 
 	if (ret)
 		return ret;

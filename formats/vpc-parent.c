@@ -65,19 +65,25 @@ static const char *last_part(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* Is the file @name, seen from the image, the parent? */
+/* Is the file @name, seen from the image, the parent?  @err gets what the policy
+ * says about it. */
 static bool is_parent(struct image *img, const char *name,
-		      const unsigned char *uuid)
+		      const unsigned char *uuid, struct err *err)
 {
 	autofree char *path = spec_join(img->file->name, name);
 	unsigned char f[VF_LENGTH];
+	autoerr why = ERR_INIT;
 	struct file *file;
 	uint64_t size;
 	int ret;
 
-	if (!path || !*name || file_open_path(path, FILE_NO_LOCK, img->policy,
-					      &file, NULL))
+	if (!path || !*name)
 		return false;
+	if (file_open_path(path, FILE_NO_LOCK, img->policy, &file, &why)) {
+		if (why.code != -ENOENT)
+			err_move(err, &why);
+		return false;
+	}
 	ret = file_size(file, &size);
 	if (!ret)
 		ret = file_read(file, f, sizeof(f), 0);
@@ -89,11 +95,12 @@ static bool is_parent(struct image *img, const char *name,
 }
 
 /* 1: that is it. */
-static int try(struct image *img, const char *name, const unsigned char *uuid)
+static int try(struct image *img, const char *name, const unsigned char *uuid,
+	       struct err *err)
 {
 	while (!strncmp(name, "./", 2))
 		name += 2;
-	if (!is_parent(img, name, uuid))
+	if (!is_parent(img, name, uuid, err))
 		return 0;
 	img->backing_name = strdup(name);
 	img->backing_fmt = strdup("vpc");
@@ -101,7 +108,8 @@ static int try(struct image *img, const char *name, const unsigned char *uuid)
 }
 
 static int try_locator(struct image *img, const unsigned char *l,
-		       const char *code, const unsigned char *uuid)
+		       const char *code, const unsigned char *uuid,
+		       struct err *err)
 {
 	uint32_t len = be32_at(l + 8);
 	unsigned char buf[NAME_MAX_BYTES];
@@ -116,8 +124,8 @@ static int try_locator(struct image *img, const unsigned char *l,
 	path = to_path(buf, len, false);
 	if (!path)
 		return -ENOMEM;
-	ret = code[3] == 'u' && code[2] == 'r' ? try(img, path, uuid) : 0;
-	return ret ? ret : try(img, last_part(path), uuid);
+	ret = code[2] == 'r' ? try(img, path, uuid, err) : 0;
+	return ret ? ret : try(img, last_part(path), uuid, err);
 }
 
 int vpc_find_parent(struct image *img, const unsigned char *h,
@@ -126,18 +134,20 @@ int vpc_find_parent(struct image *img, const unsigned char *h,
 	static const char *const codes[] = { "W2ru", "W2ku" };
 	const unsigned char *uuid = h + VD_PARENT_UUID;
 	autofree char *name = to_path(h + VD_PARENT_NAME, 512, true);
+	autoerr why = ERR_INIT;
 	int ret = name ? 0 : -ENOMEM;
 
 	for (size_t c = 0; !ret && c < ARRAY_SIZE(codes); c++)
 		for (unsigned i = 0; !ret && i < LOCATORS; i++)
 			ret = try_locator(img, h + VD_LOCATORS + 24 * i,
-					  codes[c], uuid);
+					  codes[c], uuid, &why);
 	if (!ret)
-		ret = try(img, last_part(name), uuid);
+		ret = try(img, last_part(name), uuid, &why);
 	if (ret < 0)
 		return err_errno(err, ret, "Could not find the parent");
 	if (ret || img->flags & IMAGE_NO_BACKING)
 		return 0;
+	err_move(err, &why);
 	return err_set(err, -ENOENT, "The parent '%s' is not where the image"
 		       " says, or has another UUID", name);
 }

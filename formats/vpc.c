@@ -95,6 +95,7 @@ static int take_size(struct image *img, struct err *err)
 	if (size / SECTOR_SIZE > VPC_SECTORS_MAX &&
 	    !vpc_of(img)->fixed)
 		return err_set(err, -EFBIG, "invalid VPC image");
+	vpc_of(img)->stated = stated;
 	atomic_store(&img->size, size);
 	return 0;
 }
@@ -491,15 +492,6 @@ static void vpc_abort(struct image *img, const struct reserve *res)
 }
 
 /* ---- the rest --------------------------------------------------------------- */
-
-static int vpc_info(struct image *img, struct image_info *info,
-		    struct err *err)
-{
-	(void)err;
-	info->cluster_size = vpc_of(img)->fixed ? 0 : img->unit;
-	info->has_dirty = true;
-	return 0;
-}
 
 static const struct format_admin vpc_admin = {
 	.create_options = vpc_create_options,

@@ -5,6 +5,7 @@
  *   vpc.c          footer, header, mapping, allocation
  *   vpc-create.c   geometry and new images
  *   vpc-check.c    check and repair
+ *   vpc-info.c     geometry and sizes
  *   vpc-parent.c   the parent of a differencing image
  */
 #ifndef FORMATS_VPC_H
@@ -56,6 +57,7 @@ enum { VPC_FIXED = 2, VPC_DYNAMIC = 3, VPC_DIFFERENCING = 4 };
 struct vpc {
 	unsigned char footer[VF_LENGTH];
 	bool fixed, has_parent;
+	bool stated;            /* the size is the stated one */
 	uint64_t table;         /* host offset of the BAT */
 	uint32_t entries;       /* of it */
 	uint32_t bitmap;        /* bytes in front of a block */
@@ -88,6 +90,7 @@ int vpc_create_check(const struct options *o, uint64_t size, struct err *err);
 int vpc_create(struct file *f, const struct options *o, uint64_t size,
 	       struct err *err);
 
+int vpc_info(struct image *img, struct image_info *info, struct err *err);
 int vpc_check(struct image *img, struct check_result *res);
 int vpc_repair(struct image *img, unsigned fix, struct check_result *res);
 

@@ -97,13 +97,22 @@ hurt() { # OFFSET BYTES(hex)
 	poke bad.vdi "$1" "$2"
 	same_words info bad.vdi
 }
+mkdir bin
+ln -s "$IMGCTL" bin/qemu-img
 hurt 68 01000000
 hurt 340 04020000
-hurt 344 00050000
 hurt 360 00100000
 hurt 376 00002000
 hurt 384 01000000
 hurt 384 ffffffff
 hurt 368 ffffffffffffff7f
+# Data that begins anywhere is only under QEMU's name an error.
+cp w2.vdi bad.vdi
+poke bad.vdi 344 00050000
+assert_fails bin/qemu-img info bad.vdi
+cp err ours
+assert_fails qemu-img info bad.vdi
+assert_same ours err
+imgctl info bad.vdi >/dev/null
 truncate -s 40 bad.vdi
 same_words info -f vdi bad.vdi

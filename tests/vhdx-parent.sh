@@ -28,8 +28,8 @@ def seal(b):
 
 def header(seq, data):
     b = bytearray(4096)
-    struct.pack_into("<4sIQ16s16s16sHHIQ", b, 0, b"head", 0, seq, b"f" * 16,
-                     data, bytes(16), 0, 1, M, M)
+    struct.pack_into("<4sIQ16s16s16sHHIQ", b, 0, b"head", 0, seq,
+                     data[:8] + b"f" * 8, data, bytes(16), 0, 1, M, M)
     return seal(b)
 
 def guid(text):
@@ -37,7 +37,8 @@ def guid(text):
 
 def locator(link, path):
     keys = {"parent_linkage": "{%s}" % uuid.UUID(bytes_le=link),
-            "relative_path": path}
+            "relative_path": path,
+            "absolute_win32_path": "C:\\images" + path[1:]}
     head = bytearray(guid("B04AEFB7-D19E-4A81-B789-25B8E9445913"))
     head += struct.pack("<HH", 0, len(keys))
     text, at = b"", 20 + 12 * len(keys)
@@ -124,6 +125,21 @@ for s in 512 4096; do
 		imgctl convert -f vhdx -O raw $i.vhdx out
 		assert_same out $i
 	done
+	# libvhdi knows both sizes of sectors, 7-Zip only one.
+	if [ -c /dev/fuse ] && [ "$(id -u)" -eq 0 ] &&
+	   command -v vhdimount >/dev/null; then
+		mkdir -p theirs
+		vhdimount base$s.vhdx theirs >/dev/null
+		assert_same theirs/vhdi1 base$s
+		umount theirs
+		vhdiinfo top$s.vhdx >out
+		grep -q "Differential" out
+	fi
+	if [ $s = 512 ] && command -v 7z >/dev/null; then
+		rm -rf out7
+		7z x -oout7 -y top$s.vhdx >out || { cat out >&2; fail 7z; }
+		assert_same out7/top$s.img top$s
+	fi
 	imgctl info top$s.vhdx >out
 	grep -q "backing file: base$s.vhdx" out
 	# A block that is here in part gets a place as a whole; the parent is

@@ -59,6 +59,10 @@ if command -v vhdiinfo >/dev/null; then
 	vhdiinfo top.vhd >said || fail "vhdiinfo does not take it"
 	assert_contains "$(cat said)" "Differential"
 fi
+if command -v 7z >/dev/null; then
+	7z x -oout7 -y top.vhd >said || { cat said >&2; fail "7z"; }
+	assert_same out7/top.img want
+fi
 
 "$io" -f vpc -c 'write -P 0x55 2102152 1000' -c 'write -P 0x66 100 1000' \
 	top.vhd >/dev/null

@@ -15,11 +15,12 @@ static const struct ctl_command commands[] = {
 	{ "check", ctl_check },
 	{ "flush", ctl_flush },
 	{ "resize", ctl_resize },
+	{ "snapshot", ctl_snapshot },
 };
 
 /* imgctl's words for what an image can be told to do.  Not here yet. */
 static const char *const later[] = {
-	"amend", "commit", "rebase", "snapshot",
+	"amend", "commit", "rebase",
 };
 /* ... and those that are about other files, or only ask. */
 static const char *const elsewhere[] = {

@@ -127,6 +127,7 @@ int ctl_bitmap(struct ctl_call *c, struct err *err);
 int ctl_flush(struct ctl_call *c, struct err *err);
 int ctl_check(struct ctl_call *c, struct err *err);
 int ctl_resize(struct ctl_call *c, struct err *err);
+int ctl_snapshot(struct ctl_call *c, struct err *err);
 
 /* Options as getopt_long takes them: letters cluster, long names may be cut
  * short, operands may stand in between, "--" ends them.  Ends with id 0. */

@@ -152,7 +152,7 @@ static int seek_in(struct seek *k, struct image *img)
 	int ret;
 
 	for (unsigned i = 0; i < SEEK_STEPS && k->pos < end; i++) {
-		ret = walk_step(&img->live, k->dh->start + k->pos,
+		ret = walk_step(disk_view(k->dh, img), k->dh->start + k->pos,
 				end - k->pos, 0, MAP_EXACT, &r);
 		if (ret)
 			return ret;
@@ -257,12 +257,13 @@ static int copy_read(struct copy *c, void *buf, uint64_t *n, bool *zero)
 	size = disk_size(c->in, img);
 	*n = c->from < size ? min_u64(*n, size - c->from) : 0;
 	if (*n)
-		ret = walk_step(&img->live, off, *n, 0, MAP_EXACT, &r);
+		ret = walk_step(disk_view(c->in, img), off, *n, 0, MAP_EXACT,
+				&r);
 	if (*n && !ret) {
 		*zero = r.zero;
 		*n = r.zero ? r.len : min_u64(*n, DISK_IO_MAX);
 		if (!r.zero)
-			ret = image_read(&img->live, buf, *n, off);
+			ret = image_read(disk_view(c->in, img), buf, *n, off);
 	}
 	disk_leave(c->in->h.node);
 	return ret;

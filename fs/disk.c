@@ -32,7 +32,8 @@ void disk_leave(const struct node *n)
 
 uint64_t disk_size(const struct disk_handle *dh, const struct image *img)
 {
-	uint64_t size = image_size(img);
+	uint64_t size = dh->snapshot.root ? dh->snapshot.size :
+					    image_size(img);
 
 	if (dh->start >= size)
 		return 0;
@@ -119,13 +120,13 @@ static int read_some(struct disk_handle *dh, struct image *img, size_t *len,
 	*len = off < size ? min_u64(*len, size - off) : 0;
 	*buf = zeroes;
 	off += dh->start;
-	if (!*len || all_zero(&img->live, off, *len))
+	if (!*len || all_zero(disk_view(dh, img), off, *len))
 		return 0;
 	*buf = own = disk_buffer(*len);
-	return own ? image_read(&img->live, own, *len, off) : -ENOMEM;
+	return own ? image_read(disk_view(dh, img), own, *len, off) : -ENOMEM;
 }
 
-static void disk_read(fuse_req_t req, struct handle *h, size_t len, off_t off)
+void disk_read(fuse_req_t req, struct handle *h, size_t len, off_t off)
 {
 	struct image *img = disk_enter(h->node);
 	const void *buf;

@@ -16,6 +16,7 @@ struct disk_handle {
 	struct handle h;
 	uint64_t start;         /* window on the guest's disk ... */
 	uint64_t len;           /* ... UINT64_MAX: to its end */
+	struct view snapshot;   /* root: it is not the live disk */
 	_Atomic bool wrote;     /* since the last flush that went well */
 };
 
@@ -32,6 +33,13 @@ static inline struct disk_handle *disk_handle(struct handle *h)
 struct image *disk_enter(const struct node *n);
 void disk_leave(const struct node *n);
 
+static inline const struct view *disk_view(const struct disk_handle *dh,
+					   const struct image *img)
+{
+	return dh->snapshot.root ? &dh->snapshot : &img->live;
+}
+
+void disk_read(fuse_req_t req, struct handle *h, size_t len, off_t off);
 /* Bytes of the window of @dh as @img is now. */
 uint64_t disk_size(const struct disk_handle *dh, const struct image *img);
 

@@ -94,6 +94,7 @@ static void layer_read(struct layer *l, const struct image *img, bool data)
 	l->unit = img->unit;
 	l->has_backing = img->backing_name || img->backing;
 	l->has_bitmaps = img->fmt->bitmaps && !img->fmt->bitmaps->never(img);
+	l->has_snapshots = img->fmt->admin && img->fmt->admin->snapshots;
 	l->has_stat = !file_stat(img->file, &l->st);
 	if (data)
 		l->parts = read_partitions(img);

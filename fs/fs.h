@@ -159,6 +159,7 @@ struct mimage {
 	void *disk;                     /* disk.c's: counted blocks ... */
 	void *report;                   /* views-check.c's results ... */
 	void *bitmap_names;             /* bitmaps.c's */
+	void *snapshots;                /* snapshots.c's names ... */
 };
 
 struct mimage *mimage_ref(struct mimage *m);
@@ -234,6 +235,7 @@ struct layer {
 	uint32_t unit;                  /* 0: none */
 	bool has_backing;
 	bool has_bitmaps;               /* its format knows of some */
+	bool has_snapshots;             /* the format can have some */
 	bool has_stat;
 	struct stat st;                 /* the image file */
 	struct partition_table *parts;  /* NULL: none */
@@ -276,6 +278,9 @@ enum node_kind {
 	NODE_BITMAPS,                   /* directory */
 	NODE_BITMAP,                    /* bitmaps/NAME, a directory */
 	NODE_BITMAP_INFO, NODE_BITMAP_MAP, NODE_BITMAP_ENABLED,
+	NODE_SNAPSHOTS,                 /* directory */
+	NODE_SNAPSHOT,                  /* snapshots/NAME, a directory ... */
+	NODE_SNAPSHOT_DISK, NODE_SNAPSHOT_INFO, /* ... and what is in it */
 	NR_NODE_KINDS
 };
 
@@ -386,7 +391,8 @@ extern const struct node_ops disk_ops, partition_ops;
 extern const struct node_ops info_ops, info_json_ops, map_ops, map_json_ops,
 	check_ops, check_json_ops, table_ops, status_ops;
 extern const struct node_ops ctl_ops, job_ops;
-extern const struct dir_ops jobs_ops;
+extern const struct node_ops snapshot_disk_ops, snapshot_info_ops;
+extern const struct dir_ops jobs_ops, snapshots_ops, snapshot_ops;
 
 struct node *node_ref(struct node *n);
 void node_unref(struct node *n);
@@ -422,6 +428,7 @@ bool node_is_dir(enum node_kind kind);
  * is forgotten; closed: the image was closed or read anew (gate held). */
 void disk_forget(struct mimage *m);
 void report_forget(struct mimage *m);
+void snapshots_forget(struct mimage *m);
 void disk_closed(struct mimage *m);
 
 /* ---- replies (F24) ------------------------------------------------------------- */

@@ -54,6 +54,7 @@ static void mimage_free(struct mimage *m)
 	disk_forget(m);
 	report_forget(m);
 	bitmaps_forget(m);
+	snapshots_forget(m);
 	facts_unref(m->facts);
 	json_free(m->node);
 	pthread_rwlock_destroy(&m->gate);

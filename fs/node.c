@@ -138,6 +138,8 @@ static const struct node_ops *ops_of(enum node_kind kind)
 		[NODE_BITMAP_INFO] = &bitmap_info_ops,
 		[NODE_BITMAP_MAP] = &bitmap_map_ops,
 		[NODE_BITMAP_ENABLED] = &bitmap_enabled_ops,
+		[NODE_SNAPSHOT_DISK] = &snapshot_disk_ops,
+		[NODE_SNAPSHOT_INFO] = &snapshot_info_ops,
 	};
 
 	return ops[kind];
@@ -149,6 +151,8 @@ static const struct dir_ops *dir_ops_of(enum node_kind kind)
 		[NODE_JOBS] = &jobs_ops,
 		[NODE_BITMAPS] = &bitmaps_ops,
 		[NODE_BITMAP] = &bitmap_ops,
+		[NODE_SNAPSHOTS] = &snapshots_ops,
+		[NODE_SNAPSHOT] = &snapshot_ops,
 	};
 
 	return ops[kind];

@@ -9,6 +9,7 @@
  */
 #include "fs/session.h"
 #include "fs/slow.h"
+#include "fs/snapshots.h"
 #include "fs/tree.h"
 
 #include <fcntl.h>
@@ -44,14 +45,29 @@ struct put_off {
 	char name[];
 };
 
+static int do_open(struct call *c, enum patience p);
+
+/* A snapshot that is being made is there once it is; who opens its disk may be
+ * interrupted before. */
+static int wait_made(struct put_off *o)
+{
+	struct node *n = o->c.n;
+
+	if (o->fn != do_open || n->kind != NODE_SNAPSHOT_DISK)
+		return 0;
+	return snapshot_wait(n->m, n->number, &o->s.interrupted);
+}
+
 static void put_off_run(struct slow *s)
 {
 	struct put_off *o = container_of(s, struct put_off, s);
 	int ret = -ESTALE;
 
-	o->c.req = slow_end(s);
 	o->c.n = node_find(o->c.mnt, o->c.ino);
 	if (o->c.n)
+		ret = wait_made(o);
+	o->c.req = slow_end(s);
+	if (o->c.n && !ret)
 		ret = o->fn(&o->c, MAY_WAIT);
 	if (ret <= 0)
 		reply_err(o->c.req, ret);
@@ -522,6 +538,8 @@ static int do_open(struct call *c, enum patience p)
 		ret = mimage_check_path(c->n->m);
 	if (ret)
 		return ret;
+	if (c->n->kind == NODE_SNAPSHOT_DISK && p == AT_ONCE)
+		return -EAGAIN;         /* it may have to be awaited */
 	if (!c->n->ops->opens_image)
 		return open_node(c, false);
 	if (!mimage_get_fast(c->n->m, wanted(c))) {

@@ -30,6 +30,7 @@ static const struct child_kind {
 	{ NODE_STATUS, "status", true },
 	{ NODE_JOBS, "jobs", true },
 	{ NODE_BITMAPS, "bitmaps", false },
+	{ NODE_SNAPSHOTS, "snapshots", false },
 	{ NODE_PARTITIONS, "partitions", false },
 	{ NODE_IMAGE, "backing", false },
 };
@@ -46,6 +47,8 @@ static bool has_child(const struct facts *f, unsigned layer,
 		return layer < f->nr && f->layers[layer].has_bitmaps;
 	if (c->kind == NODE_IMAGE)
 		return layer < f->nr && f->layers[layer].has_backing;
+	if (c->kind == NODE_SNAPSHOTS)
+		return layer < f->nr && f->layers[layer].has_snapshots;
 	return true;
 }
 

@@ -98,6 +98,7 @@ SCRIPT_TESTS += tests/qcow2-snapshots.sh
 SCRIPT_TESTS += tests/measure.py
 SCRIPT_TESTS += tests/resize.py
 SCRIPT_TESTS += tests/snapshot.sh
+SCRIPT_TESTS += tests/mount-snapshots.sh
 
 SCRIPT_TESTS += tests/judge.sh
 SCRIPT_TESTS += tests/judge-formats.sh

@@ -189,6 +189,7 @@ TEST_FILES += tests/mount-parts.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
 TEST_FILES += tests/rate.sh
+TEST_FILES += tests/clone.sh
 
 # ---- programs that scripts use ----
 # qemu-io's commands for every format of ours: see its head
@@ -305,7 +306,12 @@ check-rate: all
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		$(srcdir)/tests/rate.sh
 
-.PHONY: coverage check-valgrind check-rate
+# What convert -C takes on XFS and btrfs, by the clock.
+check-clone: all
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		$(srcdir)/tests/run $(srcdir)/tests/clone.sh
+
+.PHONY: coverage check-valgrind check-rate check-clone
 
 # BENCH='--runs 9 --only convert' make bench: needs QEMU and fio.
 bench: all

@@ -412,6 +412,8 @@ struct image {
 	bool writable;          /* constant while anything is in flight */
 	bool want_write;        /* for format->open() */
 	bool probed;            /* format was guessed, not given */
+	_Atomic bool keep_zeroes;       /* zeroes without a backing file are to
+				 * be stored as such: it gets one (rebase) */
 	bool zero_tail_hole;    /* a HOLE with no backing reads as zero: true
 				 * for all formats of today */
 	unsigned flags;         /* image_flag */
@@ -507,6 +509,9 @@ ssize_t image_copy(const struct view *dst, uint64_t to,
  */
 int image_lend(const struct view *v, size_t len, uint64_t off,
 	       struct file_loan *loan);
+/* Stores @buf (NULL: zeroes), which is what is read there from below, wherever
+ * in [off, off + len) the image itself stores nothing. */
+int image_pull(struct image *img, const void *buf, size_t len, uint64_t off);
 /* Everything that was acknowledged is durable when this returns 0. */
 int image_flush(struct image *img);
 bool image_is_dirty(struct image *img);

@@ -61,8 +61,6 @@ static int grow_base(struct image *base, uint64_t size, struct err *err)
 
 	if (size <= old)
 		return 0;
-	if (!base->fmt->resize)
-		return failed(err, -EOPNOTSUPP);
 	ret = image_grow(base, size, NULL);
 	if (!ret)
 		ret = clear_tail(base, old);

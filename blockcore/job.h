@@ -78,6 +78,27 @@ struct commit_args {
  * qemu-img's. */
 int job_commit(const struct commit_args *a, struct err *err);
 
+struct rebase_args {
+	struct image *top;      /* writable, with its chain; writers may go on */
+	struct image *new;      /* open for reading; NULL: onto nothing */
+	const char *name;       /* what the header gets; NULL: nothing */
+	const char *format;
+	bool compress;          /* -c: nobody else writes */
+	unsigned threads;       /* 0: as many as cores */
+	struct progress *progress;
+};
+/*
+ * Begun again after whatever ended it, it ends as if nothing had.  @new is in the
+ * header then, not yet in @top->backing.  Texts are qemu-img's.
+ */
+int job_rebase(const struct rebase_args *a, struct err *err);
+/* Its two parts that -u needs as well: may the image get such a backing file,
+ * and it does. */
+int rebase_check(const struct image *top, const char *name, const char *format,
+		 struct err *err);
+int rebase_header(struct image *top, const char *name, const char *format,
+		  struct err *err);
+
 struct compare_args {
 	struct image *a, *b;
 	bool strict;

@@ -80,5 +80,7 @@ libimgcore_a_SOURCES += blockcore/job-convert-salvage.c
 libimgcore_a_SOURCES += blockcore/copy.c
 libimgcore_a_SOURCES += blockcore/job-compare.c
 libimgcore_a_SOURCES += blockcore/job-commit.c
+libimgcore_a_SOURCES += blockcore/job-rebase.c
+libimgcore_a_SOURCES += blockcore/pull.c
 libimgcore_a_SOURCES += blockcore/empty.c
 libimgcore_a_SOURCES += blockcore/image.h

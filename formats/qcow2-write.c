@@ -531,7 +531,7 @@ void qcow2_abort(struct image *img, const struct reserve *res)
 
 static bool has_backing(const struct image *img)
 {
-	return img->backing || img->backing_name;
+	return img->backing || img->backing_name || img->keep_zeroes;
 }
 
 /* What becomes of an entry, as QEMU leaves it (qcow2.md 4 and 12). */

@@ -422,7 +422,7 @@ int tables_unmap(struct image *img, uint64_t off, uint64_t len,
 		 enum unmap_how how, uint64_t *done)
 {
 	const struct tables *t = tables_of(img);
-	bool backed = img->backing || img->backing_name;
+	bool backed = img->backing || img->backing_name || img->keep_zeroes;
 	struct extent ext;
 	int ret = tables_map(&img->live, off,
 			     min_u64(len, image_size(img) - off), &ext);

@@ -172,6 +172,7 @@ SCRIPT_TESTS += tests/views.sh
 SCRIPT_TESTS += tests/mount-requests.sh
 SCRIPT_TESTS += tests/views-many-extents.py
 SCRIPT_TESTS += tests/mount-loop.sh
+SCRIPT_TESTS += tests/commit-rebase.py
 SCRIPT_TESTS += tests/ctl.sh
 SCRIPT_TESTS += tests/ctl-size.py
 SCRIPT_TESTS += tests/ctl-jobs.py

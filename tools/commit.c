@@ -84,7 +84,7 @@ static bool base_fits(const struct image *top, const struct image *base)
 			  " support reopening files", format);
 		return false;
 	}
-	if (grows && (!base->fmt->resize || beyond_qemu(BEYOND_GROW, format))) {
+	if (grows && beyond_qemu(BEYOND_GROW, format)) {
 		say_error("Block job failed: %s", strerror(EOPNOTSUPP));
 		return false;
 	}

@@ -21,6 +21,7 @@ const struct command *const commands[] = {
 	&cmd_info,
 	&cmd_map,
 	&cmd_measure,
+	&cmd_rebase,
 	&cmd_resize,
 	&cmd_snapshot,
 	NULL,
@@ -29,7 +30,7 @@ const struct command *const commands[] = {
 /* qemu-img's other commands: known by name, so that the answer is about them
  * and not about a typing error. */
 static const char *const later_commands[] = {
-	"amend", "bench", "dd", "rebase",
+	"amend", "bench", "dd",
 };
 
 static const struct cmd_option global_options[] = {

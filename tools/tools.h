@@ -103,6 +103,6 @@ struct command {
 
 extern const struct command cmd_bitmap, cmd_check, cmd_commit, cmd_compare,
 			    cmd_convert, cmd_create, cmd_info, cmd_map,
-			    cmd_measure, cmd_resize, cmd_snapshot;
+			    cmd_measure, cmd_rebase, cmd_resize, cmd_snapshot;
 
 #endif

@@ -17,6 +17,8 @@
  */
 #include "job-convert.h"
 
+#include <stdlib.h>
+
 enum { LAPS = 8 };              /* of copying what changed meanwhile ... */
 #define LAST_LAP (16 * MiB)     /* ... or until it is no more than this */
 
@@ -38,6 +40,43 @@ static unsigned layers_above(const struct image *top, const struct image *base)
 	}
 	BUG_ON(!top || !n);
 	return n;
+}
+
+/* ---- which base ----------------------------------------------------------------- */
+
+/* Do two names lead to one file? */
+static bool same_path(const char *a, const char *b)
+{
+	autofree char *x = realpath(a, NULL);
+	autofree char *y = realpath(b, NULL);
+
+	return x && y && !strcmp(x, y);
+}
+
+/* By the name that is in the image above it, or any other that leads there. */
+static struct image *find_base(struct image *top, const char *name)
+{
+	for (struct image *img = top; img->backing; img = img->backing)
+		if ((img->backing_name && !strcmp(img->backing_name, name)) ||
+		    !strcmp(img->backing->name, name) ||
+		    same_path(img->backing->file->name, name))
+			return img->backing;
+	return NULL;
+}
+
+int commit_base(struct image *top, const char *name, const char *title,
+		struct image **base, struct err *err)
+{
+	struct image *found = name ? find_base(top, name) : top->backing;
+
+	if (!found && name)
+		return err_set(err, -ENOENT, "Did not find '%s' in the backing"
+			       " chain of '%s'", name, title);
+	if (!found)
+		return err_set(err, -EINVAL,
+			       "Image does not have a backing file");
+	*base = found;
+	return 0;
 }
 
 /* ---- the base ------------------------------------------------------------------ */
@@ -150,7 +189,10 @@ static int catch_up(const struct commit_args *a)
 static int last_instant(const struct commit_args *a)
 {
 	uint64_t bytes;
-	int ret = a->changed ? copy_changed(a, &bytes) : 0;
+	int ret = grow_base(a->base, image_size(a->top), NULL);
+
+	if (!ret && a->changed)
+		ret = copy_changed(a, &bytes);
 
 	pause_point("commit-copied");
 	if (!ret)

@@ -77,6 +77,10 @@ struct commit_args {
 /* Begun again after whatever ended it, it ends as if nothing had.  Texts are
  * qemu-img's. */
 int job_commit(const struct commit_args *a, struct err *err);
+/* The image of @top's chain that @name means (NULL: the next one).  @title: of
+ * @top, for the sentence. */
+int commit_base(struct image *top, const char *name, const char *title,
+		struct image **base, struct err *err);
 
 struct rebase_args {
 	struct image *top;      /* writable, with its chain; writers may go on */

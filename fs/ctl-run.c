@@ -13,14 +13,16 @@
 static const struct ctl_command commands[] = {
 	{ "bitmap", ctl_bitmap },
 	{ "check", ctl_check },
+	{ "commit", ctl_commit },
 	{ "flush", ctl_flush },
+	{ "rebase", ctl_rebase },
 	{ "resize", ctl_resize },
 	{ "snapshot", ctl_snapshot },
 };
 
 /* imgctl's words for what an image can be told to do.  Not here yet. */
 static const char *const later[] = {
-	"amend", "commit", "rebase",
+	"amend",
 };
 /* ... and those that are about other files, or only ask. */
 static const char *const elsewhere[] = {

@@ -124,7 +124,9 @@ struct ctl_command {
 
 /* The commands, each in fs/ctl-NAME.c. */
 int ctl_bitmap(struct ctl_call *c, struct err *err);
+int ctl_commit(struct ctl_call *c, struct err *err);
 int ctl_flush(struct ctl_call *c, struct err *err);
+int ctl_rebase(struct ctl_call *c, struct err *err);
 int ctl_check(struct ctl_call *c, struct err *err);
 int ctl_resize(struct ctl_call *c, struct err *err);
 int ctl_snapshot(struct ctl_call *c, struct err *err);

@@ -10,6 +10,8 @@
 
 #include "fs/partitions.h"
 
+#include "bitmap.h"
+
 #include <fcntl.h>
 
 /* ---- the image ------------------------------------------------------------ */
@@ -171,6 +173,9 @@ void disk_wrote(struct disk_handle *dh, uint64_t off, uint64_t len)
 	struct mimage *m = dh->h.node->m;
 
 	blocks_changed(m, off, len);
+	if (m->track && len)
+		bits_set(m->track, off / TRACK_UNIT, (off + len - 1) /
+			 TRACK_UNIT - off / TRACK_UNIT + 1);
 	/* Looked at before: a line that all threads write is slow. */
 	if (!atomic_load_explicit(&dh->wrote, memory_order_relaxed))
 		atomic_store(&dh->wrote, true);

@@ -28,6 +28,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
+struct bits;
 struct ctl_calls;
 struct facts;
 struct folders;
@@ -102,6 +103,8 @@ struct file_id {
 	struct timespec mtime;
 };
 
+#define TRACK_UNIT (64 * KiB)
+
 struct mimage {
 	struct mount *mnt;
 	struct mimage *next;            /* mnt->images */
@@ -123,6 +126,9 @@ struct mimage {
 	_Atomic uint64_t opened;        /* counts openings: pointers into the
 					 * image are void when it changed */
 	bool writable;                  /* @image holds the write lock */
+	struct bits *track;             /* disk.c notes what is written, a bit
+					 * for TRACK_UNIT bytes; changes with the
+					 * gate held exclusively */
 
 	pthread_mutex_t lock;           /* guards what follows */
 	pthread_cond_t changed;

@@ -25,6 +25,9 @@ void mimage_give_back(struct mimage *m);
 /* As mimage_enter(), and nobody else is inside until mimage_leave(). */
 void mimage_enter_alone(struct mimage *m);
 
+/* Another chain below the image, whose caller is alone with it; the old one. */
+struct image *mimage_swap_backing(struct mimage *m, struct image *backing);
+
 /* For life.c: with no users, or @force; false: it is in use.  @ret: what closing
  * said. */
 bool mimage_close(struct mimage *m, bool force, int *ret);

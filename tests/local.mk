@@ -176,6 +176,7 @@ SCRIPT_TESTS += tests/commit-rebase.py
 SCRIPT_TESTS += tests/ctl.sh
 SCRIPT_TESTS += tests/ctl-size.py
 SCRIPT_TESTS += tests/ctl-jobs.py
+SCRIPT_TESTS += tests/ctl-commit.py
 
 # ---- data ----
 TEST_FILES += tests/testlib.py

@@ -11,8 +11,6 @@
 
 #include "job.h"
 
-#include <stdlib.h>
-
 static const struct cmd_option commit_options[] = {
 	{ 'q', "quiet", NULL, "say nothing but errors", OPT_LONG_10 },
 	{ 'p', "progress", NULL, "print how far it is", OPT_LONG_10 },
@@ -38,39 +36,7 @@ struct commit_cmd {
 	uint64_t bytes;                 /* per second */
 };
 
-/* ---- which base -------------------------------------------------------------- */
-
-/* Do two names lead to one file? */
-static bool same_path(const char *a, const char *b)
-{
-	autofree char *x = realpath(a, NULL);
-	autofree char *y = realpath(b, NULL);
-
-	return x && y && !strcmp(x, y);
-}
-
-/* By the name that is in the image above it, or any other that leads there. */
-static struct image *find_base(struct image *top, const char *name)
-{
-	for (struct image *img = top; img->backing; img = img->backing)
-		if ((img->backing_name && !strcmp(img->backing_name, name)) ||
-		    !strcmp(img->backing->name, name) ||
-		    same_path(img->backing->file->name, name))
-			return img->backing;
-	return NULL;
-}
-
-static struct image *choose_base(const struct commit_cmd *c, struct image *top)
-{
-	struct image *base = c->base ? find_base(top, c->base) : top->backing;
-
-	if (!base && c->base)
-		say_error("Did not find '%s' in the backing chain of '%s'",
-			  c->base, c->name);
-	else if (!base)
-		say_error("Image does not have a backing file");
-	return base;
-}
+/* ---- does it fit -------------------------------------------------------------- */
 
 /* qemu-img-cli.md 11, G and H. */
 static bool base_fits(const struct image *top, const struct image *base)
@@ -117,11 +83,15 @@ static int commit(const struct commit_cmd *c, struct image *top,
 
 static int commit_image(const struct commit_cmd *c, struct image *top)
 {
-	struct image *base = choose_base(c, top);
+	struct image *base;
 	autoerr err = ERR_INIT;
-	int ret;
+	int ret = commit_base(top, c->base, c->name, &base, &err);
 
-	if (!base || !base_fits(top, base))
+	if (ret) {
+		say_err(&err);
+		return 1;
+	}
+	if (!base_fits(top, base))
 		return 1;
 	ret = image_upgrade_base(base, image_size(top) > image_size(base),
 				 &err);

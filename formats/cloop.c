@@ -128,8 +128,10 @@ static int refuse_version(const unsigned char *h, struct err *err)
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		if (!memcmp(h, others[i], strlen(others[i])))
 			return err_set(err, -ENOTSUP, "cloop images of version"
-				       " %.3s are not supported, only of"
-				       " version 2.0", others[i] + 12);
+				       " %.*s are not supported, only of"
+				       " version 2.0",
+				       (int)strcspn(others[i] + 12, " "),
+				       others[i] + 12);
 	return 0;
 }
 

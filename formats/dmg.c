@@ -271,7 +271,13 @@ static int check_fork(struct image *img, struct check_result *res)
 
 	if (!buf)
 		return -ENOMEM;
-	if (!d->has_crc || !range_within(at, left, d->file_end))
+	if (!range_within(at, left, d->file_end)) {
+		check_say(res, "ERROR: the data fork goes beyond the end of"
+			  " the file");
+		res->corruptions++;
+		return 0;
+	}
+	if (!d->has_crc)
 		return 0;
 	while (left) {
 		uint64_t n = min_u64(left, SUM_STEP);

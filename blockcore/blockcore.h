@@ -162,6 +162,8 @@ struct format {
 	size_t priv_size;               /* bytes of image->priv, zeroed */
 	bool probed_guard;              /* raw: guard sector 0 when probed */
 	bool no_snapshot_of_size;       /* size follows the file (raw) */
+	bool ours_alone;                /* QEMU has none such: not there when
+					 * probe_as_qemu */
 	bool supports_backing;
 	bool stores_packed;             /* STORE_PACKED: convert -c */
 

@@ -8,6 +8,7 @@ extern const struct format dmg_format;
 extern const struct format qcow2_format;
 extern const struct format qcow_format;
 extern const struct format qed_format;
+extern const struct format parallels_bundle_format;
 extern const struct format parallels_format;
 extern const struct format raw_format;
 extern const struct format vhdx_format;
@@ -22,6 +23,7 @@ const struct format *const formats[] = {
 	&vmdk_format,
 	&vhdx_format,
 	&parallels_format,
+	&parallels_bundle_format,
 	&bochs_format,
 	&dmg_format,
 	&cloop_format,
@@ -35,6 +37,6 @@ const struct format *format_find(const char *name)
 {
 	for (const struct format *const *f = formats; *f; f++)
 		if (!strcmp((*f)->name, name))
-			return *f;
+			return (*f)->ours_alone && probe_as_qemu ? NULL : *f;
 	return NULL;
 }

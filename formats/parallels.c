@@ -32,8 +32,8 @@ static int parallels_probe(const struct probe *p)
 	       le32_at(p->head + PH_VERSION) == 2 ? 100 : 0;
 }
 
-static int check_header(const unsigned char *h, uint64_t file,
-			struct err *err)
+int parallels_check_header(const unsigned char *h, uint64_t file,
+			   struct err *err)
 {
 	uint32_t tracks = le32_at(h + PH_TRACKS);
 	uint32_t entries = le32_at(h + PH_ENTRIES);
@@ -149,7 +149,7 @@ static int parallels_open(struct image *img, struct err *err)
 		ret = file_read(img->file, h, sizeof(h), 0);
 	if (ret)
 		return err_errno(err, ret, "Could not read the header");
-	ret = check_header(h, size, err);
+	ret = parallels_check_header(h, size, err);
 	if (!ret)
 		ret = take_header(img, h, err);
 	if (!ret && p->extension && !img->want_write)

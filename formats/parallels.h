@@ -47,6 +47,10 @@ static inline struct parallels *parallels_of(const struct image *img)
 
 extern const struct format_admin parallels_admin;
 
+/* Of PH_LENGTH bytes, in a file of @file bytes: can it be opened? */
+int parallels_check_header(const unsigned char *h, uint64_t file,
+			   struct err *err);
+
 /* ---- parallels-extension.c ---- */
 
 /* Reads and checks the Format Extension: fills bitmaps. */

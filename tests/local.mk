@@ -105,6 +105,7 @@ SCRIPT_TESTS += tests/judge-formats.sh
 SCRIPT_TESTS += tests/dmg.py
 TEST_FILES += tests/mkdmg.py
 SCRIPT_TESTS += tests/parallels.sh
+SCRIPT_TESTS += tests/parallels-bundle.sh
 SCRIPT_TESTS += tests/qcow-qed.sh
 SCRIPT_TESTS += tests/formats
 SCRIPT_TESTS += tests/golden/run.py

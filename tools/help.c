@@ -84,7 +84,8 @@ static void list_formats(const char *head)
 
 	strbuf_puts(&text, head);
 	for (const struct format *const *f = formats; *f; f++)
-		strbuf_printf(&text, " %s", (*f)->name);
+		if (!(*f)->ours_alone || !prog_is_qemu_img())
+			strbuf_printf(&text, " %s", (*f)->name);
 	wrap(text.text, 0, 2);
 }
 

@@ -31,6 +31,11 @@ crashes --cluster 16384 --create extended_l2=on
 crashes --cluster 65536 --create extended_l2=on --snapshot --packed
 crashes --cluster 65536 --data plain
 crashes --cluster 65536 --lost-write
+if command -v qemu-nbd >/dev/null; then
+	crashes --cluster 65536 --bitmap
+	crashes --cluster 4096 --bitmap
+	crashes --cluster 512 --bitmap
+fi
 crashes --format qcow --cluster 4096
 crashes --format qed --cluster 65536
 crashes --format qed --create cluster_size=4k,table_size=2 --cluster 4096
@@ -55,6 +60,7 @@ caught claims
 caught quarantine
 caught gate
 caught sticky --lost-write
+caught bitmap-mark --bitmap
 # Of formats that order little beside each other a rare seed fails: the long run.
 if [ "$CRASHES" -gt 6 ]; then
 	caught stages --format vmdk

@@ -227,7 +227,7 @@ SCRIPT_TESTS += tests/memory.sh
 # ---- the judge ----
 check_PROGRAMS += tests/judge/judge
 tests_judge_judge_SOURCES = tests/judge/judge.c tests/judge/judge.h \
-	tests/judge/work.c tests/judge/world.c
+	tests/judge/bitmaps.c tests/judge/work.c tests/judge/world.c
 
 # ---- further targets ----
 # A second tree, configured otherwise, made from what `make dist` would pack (a

@@ -37,6 +37,7 @@ UNIT_TESTS += tests/unit/test-qcow2-raw
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-resize
 UNIT_TESTS += tests/unit/test-spec
+UNIT_TESTS += tests/unit/test-snapshots
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-partitions
 tests_unit_test_partitions_LDADD = libimgfs.a $(LDADD)

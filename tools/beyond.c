@@ -23,6 +23,7 @@ static const struct {
 	{ BEYOND_GROW, "vpc" },
 	{ BEYOND_GROW, "vhdx" },
 	{ BEYOND_LEVEL, NULL },
+	{ BEYOND_DELETE_ID, NULL },
 	{ BEYOND_SAFE, NULL },
 };
 

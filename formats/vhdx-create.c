@@ -60,7 +60,8 @@ int vhdx_create_check(const struct options *o, uint64_t size, struct err *err)
 		return err_set(err, -EINVAL,
 			       "Image size too large; max of 64TB");
 	if (strcmp(sub, "dynamic") && strcmp(sub, "fixed"))
-		return err_set(err, -EINVAL, "Invalid parameter '%s'", sub);
+		return err_set(err, -EINVAL, "Parameter 'subformat' does not"
+			       " accept value '%s'", sub);
 	if (options_num(o, "log_size", MiB) >= MAX_LOG)
 		return err_set(err, -EINVAL,
 			       "Log size must be smaller than 4 GB");

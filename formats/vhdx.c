@@ -211,12 +211,25 @@ static int replay_for_good(struct image *img, struct err *err)
 	return ret ? err_errno(err, ret, "Could not replay the log") : 0;
 }
 
+/* QEMU cannot. */
+static int refuse_replay(const struct image *img, struct err *err)
+{
+	err_set(err, -EPERM, "VHDX image file '%s' opened read-only, but"
+		" contains a log that needs to be replayed", img->name);
+	err_hint(err, "To replay the log, run:\nqemu-img check -r all '%s'\n",
+		 img->name);
+	return -EPERM;
+}
+
 static int replay_in_memory(struct image *img, struct err *err)
 {
 	struct vhdx *v = vhdx_of(img);
 	struct vhdx_patches patches = { 0 };
-	int ret = read_log(img, &patches, err);
+	int ret;
 
+	if (probe_as_qemu)
+		return refuse_replay(img, err);
+	ret = read_log(img, &patches, err);
 	if (!ret)
 		ret = vhdx_replay_view(img->file, &patches, &v->replayed);
 	if (!ret)

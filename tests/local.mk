@@ -37,7 +37,6 @@ UNIT_TESTS += tests/unit/test-qcow2-raw
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-resize
 UNIT_TESTS += tests/unit/test-spec
-UNIT_TESTS += tests/unit/test-snapshots
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-partitions
 tests_unit_test_partitions_LDADD = libimgfs.a $(LDADD)
@@ -111,7 +110,7 @@ SCRIPT_TESTS += tests/qcow-qed.sh
 SCRIPT_TESTS += tests/formats
 SCRIPT_TESTS += tests/golden/run.py
 SCRIPT_TESTS += tests/broken/run.py
-TEST_FILES += tests/transcript.py tests/golden tests/broken
+TEST_FILES += tests/mkdiff.py tests/transcript.py tests/golden tests/broken
 SCRIPT_TESTS += tests/interop.sh
 SCRIPT_TESTS += tests/vhdx-rules.py
 SCRIPT_TESTS += tests/vpc-azure.sh
@@ -228,7 +227,7 @@ SCRIPT_TESTS += tests/memory.sh
 # ---- the judge ----
 check_PROGRAMS += tests/judge/judge
 tests_judge_judge_SOURCES = tests/judge/judge.c tests/judge/judge.h \
-	tests/judge/bitmaps.c tests/judge/work.c tests/judge/world.c
+	tests/judge/work.c tests/judge/world.c
 
 # ---- further targets ----
 # A second tree, configured otherwise, made from what `make dist` would pack (a

@@ -23,7 +23,6 @@ static const struct {
 	{ BEYOND_GROW, "vpc" },
 	{ BEYOND_GROW, "vhdx" },
 	{ BEYOND_LEVEL, NULL },
-	{ BEYOND_DELETE_ID, NULL },
 	{ BEYOND_SAFE, NULL },
 };
 

@@ -15,7 +15,6 @@ enum beyond {
 	BEYOND_GROW,            /* ... that has to grow */
 	BEYOND_MEASURE,         /* measure of a target that QEMU does not */
 	BEYOND_LEVEL,           /* -o compression_level of convert */
-	BEYOND_DELETE_ID,       /* snapshot -d of an ID */
 	BEYOND_SAFE,            /* --safe, IMGCTL_SAFE: the path policy */
 };
 

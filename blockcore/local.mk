@@ -2,6 +2,7 @@
 libimgcore_a_SOURCES += blockcore/blockcore.h
 libimgcore_a_SOURCES += blockcore/codec.h
 libimgcore_a_SOURCES += blockcore/engine.h
+libimgcore_a_SOURCES += blockcore/identity.h
 libimgcore_a_SOURCES += blockcore/job.h
 libimgcore_a_SOURCES += blockcore/job.c
 libimgcore_a_SOURCES += blockcore/err.h

@@ -21,11 +21,11 @@
 
 #include "config.h"
 #include "blockcore.h"
+#include "identity.h"
 #include "fs/options.h"
 #include "fs/work.h"
 
 #include <fuse_lowlevel.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 struct bits;
@@ -466,31 +466,5 @@ void reply_end(fuse_req_t req);
 /* Queued; any thread may call, holding anything.  @data: pages too. */
 void notify_inode(struct mount *mnt, fuse_ino_t ino, bool data);
 void notify_entry(struct mount *mnt, fuse_ino_t parent, const char *name);
-
-/* ---- identity (F12) ---------------------------------------------------------------- */
-
-/* _IOR on any file or directory of a mount that was opened for reading. */
-struct imgfs_identity {
-	uint32_t version;               /* 1 */
-	uint32_t kind;                  /* enum node_kind */
-	uint32_t layer, number;
-	uint32_t flags;                 /* enum imgfs_identity_flag */
-	uint32_t nr_open;               /* of open[] on the root: image files
-					 * that are open now */
-	uint32_t pid;                   /* of the daemon, as it sees itself */
-	uint32_t reserved;
-	uint64_t dev, ino;              /* the image file, 0: unknown */
-	char name[256];                 /* of the image's directory */
-	struct {
-		uint64_t dev, ino;
-		char name[256];
-	} open[32];                     /* the first ones */
-};
-enum imgfs_identity_flag {
-	IMGFS_IS_OPEN = 1 << 0,
-	IMGFS_IS_WRITABLE = 1 << 1,
-	IMGFS_MOUNT_RW = 1 << 2,
-};
-#define IMGFS_IOC_IDENTITY _IOR('i', 1, struct imgfs_identity)
 
 #endif

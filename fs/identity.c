@@ -9,6 +9,10 @@
 
 #include <stdio.h>
 
+_Static_assert(NODE_FOLDER == (int)IMGFS_KIND_FOLDER &&
+	       NODE_IMAGE == (int)IMGFS_KIND_IMAGE &&
+	       NODE_DISK == (int)IMGFS_KIND_DISK, "numbers that others know");
+
 static void copy_name(char *to, size_t size, const char *name)
 {
 	snprintf(to, size, "%s", name);

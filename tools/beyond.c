@@ -22,6 +22,7 @@ static const struct {
 	{ BEYOND_GROW, "vdi" },
 	{ BEYOND_GROW, "vpc" },
 	{ BEYOND_GROW, "vhdx" },
+	{ BEYOND_MOUNT, NULL },
 	{ BEYOND_LEVEL, NULL },
 	{ BEYOND_SAFE, NULL },
 };

@@ -14,6 +14,7 @@ enum beyond {
 	BEYOND_COMMIT,          /* commit into such a base */
 	BEYOND_GROW,            /* ... that has to grow */
 	BEYOND_MEASURE,         /* measure of a target that QEMU does not */
+	BEYOND_MOUNT,           /* commands drive a mount that has the image */
 	BEYOND_LEVEL,           /* -o compression_level of convert */
 	BEYOND_SAFE,            /* --safe, IMGCTL_SAFE: the path policy */
 };

@@ -198,6 +198,9 @@ static int bitmap_parse(struct cmdline *cl, struct bitmap_cmd *c)
 	}
 	if (tool_opts_conflict(&c->how) || !check(cl, c))
 		return 1;
+	if (!c->how.image_opts &&
+	    mounted_run(cl, cl->operands[0], NULL, NULL, &rc))
+		return rc;
 	return bitmap_on(c, cl->operands[0], cl->operands[1]);
 }
 

@@ -181,6 +181,10 @@ static int commit_run(struct cmdline *cl)
 	    tool_opts_conflict(&c.how))
 		return 1;
 	c.name = cl->operands[0];
+	if (!c.how.image_opts &&
+	    mounted_run(cl, c.name, NULL, c.quiet ? NULL : "Image committed.",
+			&rc))
+		return rc;
 	return commit_file(&c);
 }
 

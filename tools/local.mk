@@ -23,6 +23,7 @@ libimgtools_a_SOURCES += tools/map.c
 libimgtools_a_SOURCES += tools/measure.c
 libimgtools_a_SOURCES += tools/object.c
 libimgtools_a_SOURCES += tools/open.c
+libimgtools_a_SOURCES += tools/mounted.c
 libimgtools_a_SOURCES += tools/rebase.c
 libimgtools_a_SOURCES += tools/progress.c
 libimgtools_a_SOURCES += tools/resize.c

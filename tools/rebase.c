@@ -218,6 +218,8 @@ static int rebase_run(struct cmdline *cl)
 	if (c.unsafe)
 		c.how.flags |= IMAGE_NO_BACKING;
 	c.name = cl->operands[0];
+	if (!c.how.image_opts && mounted_run(cl, c.name, NULL, NULL, &rc))
+		return rc;
 	return rebase_file(&c);
 }
 

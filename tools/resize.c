@@ -73,6 +73,7 @@ static int take_operands(struct resize *r, struct cmdline *cl,
 			 const char *size)
 {
 	autoerr err = ERR_INIT;
+	int rc;
 
 	if (cl->nr_operands != 1)
 		return usage_error(cl, "Expecting image file name and size");
@@ -82,6 +83,10 @@ static int take_operands(struct resize *r, struct cmdline *cl,
 		say_err(&err);
 		return 1;
 	}
+	if (!r->how.image_opts &&
+	    mounted_run(cl, cl->operands[0], size,
+			r->quiet ? NULL : "Image resized.", &rc))
+		return rc;
 	return resize_file(r, cl->operands[0]);
 }
 

@@ -184,6 +184,9 @@ static int snapshot_run(struct cmdline *cl)
 		stdout_outlive();
 		s.how.flags |= IMAGE_RDWR;
 	}
+	if (!s.how.image_opts &&
+	    mounted_run(cl, cl->operands[0], NULL, NULL, &rc))
+		return rc;
 	return snapshot_file(&s, cl->operands[0]);
 }
 

@@ -76,6 +76,19 @@ bool tool_opts_conflict(const struct open_how *how);
 /* --object: false after the error, or after help was printed (*rc tells). */
 bool object_add(const char *definition, int *rc);
 
+/* ---- mounts ------------------------------------------------------------------- */
+
+/*
+ * If @file lies in a mount of imgfs, or is an image file that one holds open, the
+ * command is given to that mount's `ctl` in place of being run here: with the
+ * options of @cl (all have been taken) but those that say how to open a file, the
+ * operands but @file, and @last behind them (may be NULL).  True: *@rc is the
+ * exit code, and what there was to say has been said; @done (may be NULL) is
+ * printed when it ended well.
+ */
+bool mounted_run(const struct cmdline *cl, const char *file, const char *last,
+		 const char *done, int *rc);
+
 /* ---- interrupts ----------------------------------------------------------- */
 
 /*

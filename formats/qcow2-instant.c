@@ -323,7 +323,8 @@ int qcow2_snapshot_apply(struct image *img, size_t index, struct progress *p,
 
 	if (!ret)
 		ret = tree_of(img, &list, index, &l1, err);
-	if (!ret && qcow2_of(img)->nb_bitmaps)
+	/* Those that are not in the file yet as well. */
+	if (!ret && bitmaps_any(img))
 		ret = err_set(err, -EBUSY, "Device has active dirty bitmaps");
 	if (ret) {
 		qcow2_snapshots_free(&list);

@@ -81,6 +81,7 @@ SCRIPT_TESTS += tests/imgctl-create.sh
 SCRIPT_TESTS += tests/imgctl-info.sh
 SCRIPT_TESTS += tests/imgctl-map-stream.py
 SCRIPT_TESTS += tests/imgctl-mounted.sh
+SCRIPT_TESTS += tests/incremental.py
 SCRIPT_TESTS += tests/layers.sh
 SCRIPT_TESTS += tests/locks.py
 SCRIPT_TESTS += tests/man.sh

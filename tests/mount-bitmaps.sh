@@ -49,6 +49,12 @@ echo 1 > m/bitmaps/b1/enabled
 put 101 1
 assert_eq "$(dirty m/bitmaps/b1/map.json)" 6619136+65536
 
+# A snapshot is not applied below a bitmap, also one that is not in the file yet.
+mkdir m/snapshots/s
+assert_fails sh -c 'echo "snapshot -a s" > m/ctl'
+assert_contains "$(head -n 1 m/status)" "Device has active dirty bitmaps"
+rmdir m/snapshots/s
+
 # What cannot be.
 assert_fails mkdir m/bitmaps/b0
 assert_fails rmdir m/bitmaps/nosuch

@@ -32,6 +32,8 @@ enum file_kind {
 	FILE_HOLE,      /* takes no space, content not known to be zero */
 };
 
+enum file_sparse { SPARSE_UNKNOWN, SPARSE_YES, SPARSE_NO };
+
 enum zero_how {
 	ZERO_MAY_UNMAP = 1 << 0,        /* may give the space back */
 	ZERO_ALLOCATE  = 1 << 1,        /* must leave the space allocated */
@@ -124,6 +126,7 @@ struct file {
 	_Atomic int broken;     /* rule 6: sticky, 0 or negative errno */
 	_Atomic unsigned refs;
 	uint64_t allocated;     /* unused by drivers; the engine's high-water */
+	_Atomic enum file_sparse sparse;        /* the engine's: walk.c */
 	pthread_mutex_t sync_lock;      /* one sync at a time: who finds
 					 * nothing unsynced waits for it */
 	pthread_rwlock_t edge;  /* min_io > 1: shared by whole blocks,

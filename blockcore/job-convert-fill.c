@@ -193,10 +193,42 @@ int convert_fill_again(const struct convert *c, struct batch *b,
 	return ret;
 }
 
-static int fill(const struct convert *c, struct batch *b, struct piece *p)
+/* The run of the source at @off, as it was planned: its bytes of a piece. */
+static uint64_t run_len(const struct convert *c, const struct piece *p,
+			uint64_t off)
+{
+	uint64_t len = p->off + p->len - off, at = off;
+	const struct image *img = convert_source(c, &at, &len);
+	struct run run;
+
+	if (walk_run(&img->live, at, len, 0, MAP_EXACT, &run))
+		return len;
+	return run.len;
+}
+
+/* A piece of several runs that could not be read: up to which one it can. */
+static int fill_runs(const struct convert *c, struct batch *b,
+		     struct piece *p, uint64_t *got)
+{
+	int ret = 0;
+
+	for (uint64_t pos = 0, n; pos < p->len && !ret; pos += n) {
+		n = run_len(c, p, p->off + pos);
+		ret = convert_read(c, b->buf + p->at + pos, n, p->off + pos);
+		if (ret)
+			*got = pos;
+	}
+	return ret;
+}
+
+/* On failure *@got bytes of the piece are good. */
+static int fill(const struct convert *c, struct batch *b, struct piece *p,
+		uint64_t *got)
 {
 	int ret = borrow(c, p) ? 0 : fill_buffer(c, b, p);
 
+	if (ret && p->joined)
+		ret = fill_runs(c, b, p, got);
 	if (ret)
 		return ret;
 	if (c->unit)
@@ -206,17 +238,30 @@ static int fill(const struct convert *c, struct batch *b, struct piece *p)
 	return 0;
 }
 
+/* What was read is stored all the same. */
+static void cut(const struct convert *c, struct batch *b, unsigned i,
+		uint64_t got)
+{
+	struct piece *p = &b->piece[i];
+
+	b->nr = got ? i + 1 : i;
+	p->len = got;
+	if (got && c->find_zeroes)
+		find_zeroes(c, b, p);
+}
+
 void convert_fill(struct convert *c, struct batch *b)
 {
 	for (unsigned i = 0; i < b->nr; i++) {
 		struct piece *p = &b->piece[i];
-		int ret = p->kind == PIECE_DATA ? fill(c, b, p) : 0;
+		uint64_t got = 0;
+		int ret = p->kind == PIECE_DATA ? fill(c, b, p, &got) : 0;
 
 		if (!ret)
 			continue;
 		b->error = ret;
 		b->bad_map = false;
-		b->error_off = p->off;
-		b->nr = i;      /* what was read is stored all the same */
+		b->error_off = p->off + got;
+		cut(c, b, i, got);
 	}
 }

@@ -107,8 +107,23 @@ static int look(struct convert *c)
 
 /* ---- pieces -------------------------------------------------------------- */
 
-static void add(struct batch *b, enum piece_kind kind, uint64_t off,
-		uint64_t len)
+/*
+ * Data that other runs left apart (layers of a chain) is one piece where that
+ * makes no difference: any block of zeroes is long enough to be left out.
+ */
+static bool may_join(const struct convert *c, const struct batch *b,
+		     uint64_t off)
+{
+	const struct piece *last = b->nr ? &b->piece[b->nr - 1] : NULL;
+
+	return last && last->kind == PIECE_DATA &&
+	       last->off + last->len == off && !c->unit && !c->a->salvage &&
+	       off % max_u64(c->align, CONVERT_ROUND) == 0 &&
+	       c->a->sparse <= c->align && b->used == last->at + last->len;
+}
+
+static void add(const struct convert *c, struct batch *b,
+		enum piece_kind kind, uint64_t off, uint64_t len)
 {
 	struct piece *last = b->nr ? &b->piece[b->nr - 1] : NULL;
 
@@ -117,6 +132,12 @@ static void add(struct batch *b, enum piece_kind kind, uint64_t off,
 	if (last && kind == PIECE_ZERO && last->kind == kind &&
 	    last->off + last->len == off) {
 		last->len += len;
+		return;
+	}
+	if (kind == PIECE_DATA && may_join(c, b, off)) {
+		last->len += len;
+		last->joined = true;
+		b->used += len;
 		return;
 	}
 	b->piece[b->nr++] = (struct piece) { .kind = kind, .off = off,
@@ -155,7 +176,7 @@ static int plan_plain(struct convert *c, struct batch *b)
 		len = request_len(c, b);
 		if (!len)
 			break;
-		add(b, c->run_kind, c->at, len);
+		add(c, b, c->run_kind, c->at, len);
 		if (c->run_error)
 			b->piece[b->nr - 1].bad_map = c->run_error;
 		c->at += len;
@@ -210,7 +231,7 @@ static int plan_units(struct convert *c, struct batch *b)
 
 		if (ret)
 			return ret;
-		add(b, kind, off, c->at - off);
+		add(c, b, kind, off, c->at - off);
 		b->used = round_up(b->used, c->unit);
 	}
 	return 0;

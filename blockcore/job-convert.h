@@ -44,6 +44,7 @@ struct piece {
 	struct file_loan loan;          /* ... the host's own pages */
 	size_t at;              /* DATA: where in the batch's buffers ... */
 	size_t bit;             /* ... and the bit of its first block */
+	bool joined;            /* DATA: of several runs */
 	size_t packed;          /* -c: encoded bytes; 0: does not shrink */
 	int bad_map;            /* --salvage: there was no telling what it is */
 };

@@ -20,14 +20,29 @@ static bool is_identity(const struct image *img)
  * files only when a tenth of them or more takes no space, as qemu-img does: it
  * costs a call for each extent, and a file that is not sparse has none.
  */
-static bool file_is_sparse(struct image *img, struct file *f)
+static bool look_whether_sparse(struct file *f)
 {
 	uint64_t size, used;
 
-	if (is_identity(img))
-		return true;
 	return !file_size(f, &size) && !file_disk_usage(f, &used) &&
 	       used / 9 < size / 10;
+}
+
+/* What nobody writes to is asked once: there may be millions of extents. */
+static bool file_is_sparse(struct image *img, struct file *f)
+{
+	enum file_sparse known;
+
+	if (is_identity(img))
+		return true;
+	if (img->writable)
+		return look_whether_sparse(f);
+	known = atomic_load_explicit(&f->sparse, memory_order_relaxed);
+	if (known == SPARSE_UNKNOWN) {
+		known = look_whether_sparse(f) ? SPARSE_YES : SPARSE_NO;
+		atomic_store_explicit(&f->sparse, known, memory_order_relaxed);
+	}
+	return known == SPARSE_YES;
 }
 
 static void look_below(struct image *img, const struct extent *ext,

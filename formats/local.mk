@@ -22,6 +22,7 @@ libimgcore_a_SOURCES += formats/qcow2-bitmap-store.c
 libimgcore_a_SOURCES += formats/qcow2-check.c
 libimgcore_a_SOURCES += formats/qcow2-check.h
 libimgcore_a_SOURCES += formats/qcow2-recount.c
+libimgcore_a_SOURCES += formats/qcow2-mend.c
 libimgcore_a_SOURCES += formats/qcow2-repair.c
 libimgcore_a_SOURCES += formats/qcow2-empty.c
 libimgcore_a_SOURCES += formats/qcow2-counts.c

@@ -298,29 +298,46 @@ static void say_table(struct check *c, const char *what, struct err *err)
 		  *hint ? "\n" : "", (int)strcspn(hint, "\n"), hint);
 }
 
+static void say_placed(struct check *c, int ret, struct err *err)
+{
+	if (ret == -EFBIG)
+		err_hint(err, "You can force-remove all %" PRIu32 " overhanging"
+			 " snapshots with qemu-img check -r all\n",
+			 c->q->nb_snapshots - QCOW2_MAX_SNAPSHOTS);
+	*err->text = 's';       /* QEMU's words begin small here */
+	say_table(c, "", err);
+}
+
+/* Version 3 has the disk's size in it. */
+static void entry_incomplete(struct check *c, size_t i)
+{
+	if (!(c->fix & CHECK_FIX_ERRORS)) {
+		corrupt(c, "ERROR snapshot table entry %zu is incomplete", i);
+		return;
+	}
+	check_say(c->res, "Repairing snapshot table entry %zu is incomplete",
+		  i);
+	c->mend.entries++;
+}
+
 /* The table must be readable before anything is counted. */
 static int snapshots_load(struct check *c, struct qcow2_snapshots *list)
 {
 	autoerr err = ERR_INIT;
-	int ret = qcow2_snapshots_placed(c->q, &err);
+	bool mend = c->fix & CHECK_FIX_ERRORS;
+	int ret = mend ? 0 : qcow2_snapshots_placed(c->q, &err);
 
 	if (ret) {
-		if (ret == -EFBIG)
-			err_hint(&err, "You can force-remove all %" PRIu32
-				 " overhanging snapshots with qemu-img check"
-				 " -r all\n",
-				 c->q->nb_snapshots - QCOW2_MAX_SNAPSHOTS);
-		*err.text = 's';        /* QEMU's words begin small here */
-		say_table(c, "", &err);
+		say_placed(c, ret, &err);
 		return ret;
 	}
-	ret = qcow2_snapshots_read(c->img, list, &err);
+	ret = mend ? qcow2_snapshots_mend(c->img, list, &c->mend, &err) :
+	      qcow2_snapshots_read(c->img, list, &err);
 	if (ret)
 		say_table(c, "failed to read the snapshot table: ", &err);
 	for (size_t i = 0; i < list->n && !ret; i++)
 		if (c->q->version >= 3 && list->items[i].extra_size < 16)
-			corrupt(c, "ERROR snapshot table entry %zu is"
-				" incomplete", i);
+			entry_incomplete(c, i);
 	return ret;
 }
 
@@ -427,7 +444,8 @@ static int check_all(struct check *c)
 	return ret ? ret : check_copied(c);
 }
 
-int check_begin(struct check *c, struct image *img, struct check_result *res)
+int check_begin(struct check *c, struct image *img, unsigned fix,
+		struct check_result *res)
 {
 	int ret;
 
@@ -436,6 +454,8 @@ int check_begin(struct check *c, struct image *img, struct check_result *res)
 		.q = qcow2_of(img),
 		.res = res,
 		.unit = img->unit,
+		.fix = fix,
+		.mend.res = res,
 	};
 	res->total_clusters = div_up(image_size(img), c->unit);
 	ret = snapshots_load(c, &c->snaps);
@@ -460,7 +480,7 @@ void check_end(struct check *c)
 int qcow2_check(struct image *img, struct check_result *res)
 {
 	struct check c;
-	int ret = check_begin(&c, img, res);
+	int ret = check_begin(&c, img, 0, res);
 
 	if (!ret)
 		ret = check_all(&c);

@@ -5,6 +5,7 @@
  *   qcow2-check.c    counts every reference to every cluster
  *   qcow2-recount.c  compares that with what the image says
  *   qcow2-repair.c   check -r: new reference counts, the marks in the header
+ *   qcow2-mend.c     ... and the table of snapshots
  */
 #ifndef FORMATS_QCOW2_CHECK_H
 #define FORMATS_QCOW2_CHECK_H
@@ -39,6 +40,7 @@ struct check {
 	uint64_t nr_blocks;     /* entries of @reftable */
 	bool unaligned_said;
 	struct qcow2_snapshots snaps;
+	struct qcow2_mend mend; /* what @snaps lacks of the table in the file */
 
 	unsigned fix;           /* check_fix: what may be changed now */
 	bool rebuild;           /* the counts' own structures are wrong, or
@@ -52,7 +54,8 @@ struct check {
 int check_cancelled(const struct check *c);
 void corrupt(struct check *c, const char *fmt, ...) printf_like(2, 3);
 
-int check_begin(struct check *c, struct image *img, struct check_result *res);
+int check_begin(struct check *c, struct image *img, unsigned fix,
+		struct check_result *res);
 void check_end(struct check *c);
 /* Before (another) counting: the refcount table as it is now, nothing counted.
  * @more clusters than the file has may be counted. */
@@ -71,8 +74,21 @@ int l1_walk(struct check *c, uint64_t at, uint32_t n, bool live,
 int check_reftable(struct check *c);
 /* Counts against references; with @fix what may be is put right. */
 int compare_all(struct check *c);
+/* What the image says about a cluster; changes that, in memory and, at the
+ * latest by block_flush(), in the file (the block is nothing but a block). */
+int stored_count(struct check *c, uint64_t cluster, uint64_t *count);
+int count_put(struct check *c, uint64_t cluster, uint64_t count);
+int block_flush(struct check *c);
+/* Space of clusters whose count has become 0; @last: of those so far. */
+int give_back(struct check *c, uint64_t cluster, bool last);
 /* COPIED bits against counts, likewise. */
 int check_copied(struct check *c);
+
+/* The table of snapshots is as long as what can be read of it; before anything
+ * is counted. */
+int mend_number(struct check *c);
+/* Another table, when all counts are right, in which entries are whole. */
+int mend_entries(struct check *c);
 
 /* May the table at @at be changed: is it nothing else as well? */
 bool may_change(struct check *c, uint64_t at);

@@ -72,7 +72,7 @@ int check_reftable(struct check *c)
 }
 
 /* Writes what was changed of the block in memory. */
-static int block_flush(struct check *c)
+int block_flush(struct check *c)
 {
 	uint64_t from = c->block_dirty, len = c->block_clean - from;
 
@@ -112,7 +112,7 @@ static int block_load(struct check *c, uint64_t i)
 }
 
 /* What the image says about a cluster. */
-static int stored_count(struct check *c, uint64_t cluster, uint64_t *count)
+int stored_count(struct check *c, uint64_t cluster, uint64_t *count)
 {
 	uint64_t per = qcow2_refs_per_block(c->q), i = cluster / per;
 	int ret;
@@ -128,7 +128,7 @@ static int stored_count(struct check *c, uint64_t cluster, uint64_t *count)
 }
 
 /* The file's bytes of clusters that are free now are given back. */
-static int give_back(struct check *c, uint64_t cluster, bool last)
+int give_back(struct check *c, uint64_t cluster, bool last)
 {
 	uint64_t from = c->freed, n = c->nr_freed;
 
@@ -144,7 +144,7 @@ static int give_back(struct check *c, uint64_t cluster, bool last)
 
 /* The block of @cluster is in memory and nothing but a block: otherwise all
  * blocks are made anew. */
-static int count_put(struct check *c, uint64_t cluster, uint64_t count)
+int count_put(struct check *c, uint64_t cluster, uint64_t count)
 {
 	uint64_t i = cluster % qcow2_refs_per_block(c->q);
 	uint64_t at = round_down((i << c->q->refcount_order) / 8, 8);

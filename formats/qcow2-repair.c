@@ -415,8 +415,10 @@ static int repair_all(struct check *c, unsigned fix)
 	struct check_result *res = c->res;
 	uint64_t found;
 	bool counted;
-	int ret = map_make(c);
+	int ret = mend_number(c);
 
+	if (!ret)
+		ret = map_make(c);
 	c->fix = fix;
 	if (!ret)
 		ret = check_count(c);
@@ -431,13 +433,15 @@ static int repair_all(struct check *c, unsigned fix)
 	 * changed only where all of them are right. */
 	c->fix = fix & CHECK_FIX_ERRORS || nothing_left(res) ? fix : 0;
 	ret = check_copied(c);
+	if (!ret)
+		ret = mend_entries(c);
 	return ret ? ret : clear_marks(c, counted);
 }
 
 int qcow2_repair(struct image *img, unsigned fix, struct check_result *res)
 {
 	struct check c;
-	int ret = check_begin(&c, img, res);
+	int ret = check_begin(&c, img, fix, res);
 
 	if (!ret && fix & CHECK_FIX_ERRORS)
 		ret = check_reload(&c, rebuild_room(&c));

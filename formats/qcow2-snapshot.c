@@ -16,28 +16,37 @@
 #define NAME_MAX_BYTES 255u
 #define TABLE_MAX ((uint64_t)QCOW2_MAX_SNAPSHOTS * 1024)
 
+static void snapshot_free(struct qcow2_snapshot *s)
+{
+	free(s->info.id);
+	free(s->info.name);
+	free(s->extra);
+}
+
 void qcow2_snapshots_free(struct qcow2_snapshots *list)
 {
-	for (size_t i = 0; i < list->n; i++) {
-		free(list->items[i].info.id);
-		free(list->items[i].info.name);
-		free(list->items[i].extra);
-	}
+	for (size_t i = 0; i < list->n; i++)
+		snapshot_free(&list->items[i]);
 	free(list->items);
 	*list = (struct qcow2_snapshots) { NULL, 0, 0 };
 }
 
-int qcow2_snapshots_placed(const struct qcow2 *q, struct err *err)
+static int placed(const struct qcow2 *q, uint32_t n, struct err *err)
 {
-	uint64_t bytes = (uint64_t)q->nb_snapshots * QS_FIXED, end;
+	uint64_t bytes = (uint64_t)n * QS_FIXED, end;
 
-	if (q->nb_snapshots > QCOW2_MAX_SNAPSHOTS)
-		return err_set(err, -EFBIG, "Snapshot table too large");
 	if (q->snapshots_offset % (UINT64_C(1) << q->cluster_bits) ||
 	    add_overflows(q->snapshots_offset, bytes, &end) ||
 	    end > INT64_MAX)
 		return err_set(err, -EINVAL, "Snapshot table offset invalid");
 	return 0;
+}
+
+int qcow2_snapshots_placed(const struct qcow2 *q, struct err *err)
+{
+	if (q->nb_snapshots > QCOW2_MAX_SNAPSHOTS)
+		return err_set(err, -EFBIG, "Snapshot table too large");
+	return placed(q, q->nb_snapshots, err);
 }
 
 static int read_text(struct image *img, uint64_t at, uint32_t len, char **out)
@@ -71,9 +80,28 @@ static void parse_numbers(const struct image *img, const unsigned char *e,
 		(int64_t)be64_at(e + QS_EXTRA_ICOUNT) : -1;
 }
 
+static int extra_too_large(struct qcow2_snapshot *s, uint32_t index,
+			   struct qcow2_mend *mend, struct err *err)
+{
+	if (mend) {
+		check_say(mend->res, "Discarding too much extra metadata in"
+			  " snapshot table entry %" PRIu32 " (%" PRIu32
+			  " > %u)", index, s->extra_size, EXTRA_MAX);
+		mend->entries++;
+		s->extra_size = EXTRA_MAX;
+		return 0;
+	}
+	err_set(err, -EFBIG, "Too much extra metadata in snapshot table entry"
+		" %" PRIu32, index);
+	err_hint(err, "You can force-remove this extra metadata with qemu-img"
+		 " check -r all\n");
+	return -EFBIG;
+}
+
 /* The entry at *@at, which moves behind it (the next one is 8-aligned). */
 static int read_entry(struct image *img, uint64_t *at, uint32_t index,
-		      struct qcow2_snapshot *s, struct err *err)
+		      struct qcow2_snapshot *s, struct qcow2_mend *mend,
+		      struct err *err)
 {
 	unsigned char e[QS_FIXED + EXTRA_KNOWN];
 	uint32_t id_len, name_len;
@@ -83,20 +111,16 @@ static int read_entry(struct image *img, uint64_t *at, uint32_t index,
 	if (ret)
 		return err_errno(err, ret, "Failed to read snapshot table");
 	parse_numbers(img, e, s);
-	if (s->extra_size > EXTRA_MAX) {
-		err_set(err, -EFBIG, "Too much extra metadata in snapshot"
-			" table entry %" PRIu32, index);
-		err_hint(err, "You can force-remove this extra metadata with"
-			 " qemu-img check -r all\n");
-		return -EFBIG;
-	}
-	ret = read_text(img, *at + QS_FIXED, s->extra_size,
-			(char **)&s->extra);
+	text = *at + QS_FIXED + s->extra_size;
+	if (s->extra_size > EXTRA_MAX)
+		ret = extra_too_large(s, index, mend, err);
+	if (!ret)
+		ret = read_text(img, *at + QS_FIXED, s->extra_size,
+				(char **)&s->extra);
 	if (ret)
 		return ret;
 	id_len = be16_at(e + QS_ID_LEN);
 	name_len = be16_at(e + QS_NAME_LEN);
-	text = *at + QS_FIXED + s->extra_size;
 	ret = read_text(img, text, id_len < ID_MAX ? id_len : ID_MAX,
 			&s->info.id);
 	if (!ret)
@@ -106,53 +130,98 @@ static int read_entry(struct image *img, uint64_t *at, uint32_t index,
 	return ret;
 }
 
-static int read_all(struct image *img, struct qcow2_snapshots *list,
+/* Of the table no more than what was read before entry @list->n - 1. */
+static int cut_off(struct image *img, struct qcow2_snapshots *list,
+		   struct qcow2_mend *mend, struct err *err)
+{
+	uint32_t kept = (uint32_t)list->n - 1;
+	uint32_t over = qcow2_of(img)->nb_snapshots - kept;
+
+	if (!mend) {
+		err_set(err, -EFBIG, "Snapshot table is too big");
+		err_hint(err, "You can force-remove all %" PRIu32
+			 " overhanging snapshots with qemu-img check -r all\n",
+			 over);
+		return -EFBIG;
+	}
+	check_say(mend->res, "Discarding %" PRIu32 " overhanging snapshots"
+		  " (snapshot table is too big)", over);
+	mend->over += over;
+	snapshot_free(&list->items[kept]);
+	list->n = kept;
+	return 0;
+}
+
+static int read_all(struct image *img, uint32_t n,
+		    struct qcow2_snapshots *list, struct qcow2_mend *mend,
 		    struct err *err)
 {
-	struct qcow2 *q = qcow2_of(img);
-	uint64_t at = q->snapshots_offset;
+	uint64_t start = qcow2_of(img)->snapshots_offset, at = start;
 
-	while (list->n < q->nb_snapshots) {
+	while (list->n < n) {
 		uint32_t i = (uint32_t)list->n;
 		int ret;
 
 		at = round_up(at, 8);
-		ret = read_entry(img, &at, i, &list->items[list->n++], err);
+		ret = read_entry(img, &at, i, &list->items[list->n++], mend,
+				 err);
 		if (ret)
 			return ret;
-		if (at - q->snapshots_offset <= TABLE_MAX)
-			continue;
-		err_set(err, -EFBIG, "Snapshot table is too big");
-		err_hint(err, "You can force-remove all %" PRIu32
-			 " overhanging snapshots with qemu-img check -r all\n",
-			 q->nb_snapshots - i);
-		return -EFBIG;
+		if (at - start > TABLE_MAX)
+			return cut_off(img, list, mend, err);
+		list->bytes = at - start;
 	}
-	list->bytes = at - q->snapshots_offset;
 	return 0;
+}
+
+static int read_some(struct image *img, uint32_t n,
+		     struct qcow2_snapshots *list, struct qcow2_mend *mend,
+		     struct err *err)
+{
+	struct qcow2_snapshots found = { NULL, 0, 0 };
+	int ret;
+
+	found.items = calloc(n, sizeof(*found.items));
+	if (!found.items)
+		return -ENOMEM;
+	ret = read_all(img, n, &found, mend, err);
+	if (ret)
+		qcow2_snapshots_free(&found);
+	else
+		*list = found;
+	return ret;
 }
 
 int qcow2_snapshots_read(struct image *img, struct qcow2_snapshots *list,
 			 struct err *err)
 {
 	struct qcow2 *q = qcow2_of(img);
-	struct qcow2_snapshots found = { NULL, 0, 0 };
 	int ret;
 	with_lock(&q->alloc);   /* another table may be on its way */
 
 	ret = qcow2_snapshots_placed(q, err);
-	*list = found;
+	*list = (struct qcow2_snapshots) { NULL, 0, 0 };
 	if (ret || !q->nb_snapshots)
 		return ret;
-	found.items = calloc(q->nb_snapshots, sizeof(*found.items));
-	if (!found.items)
-		return -ENOMEM;
-	ret = read_all(img, &found, err);
-	if (ret)
-		qcow2_snapshots_free(&found);
-	else
-		*list = found;
-	return ret;
+	return read_some(img, q->nb_snapshots, list, NULL, err);
+}
+
+int qcow2_snapshots_mend(struct image *img, struct qcow2_snapshots *list,
+			 struct qcow2_mend *mend, struct err *err)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint32_t n = q->nb_snapshots < QCOW2_MAX_SNAPSHOTS ?
+		     q->nb_snapshots : QCOW2_MAX_SNAPSHOTS;
+	int ret = placed(q, n, err);
+
+	*list = (struct qcow2_snapshots) { NULL, 0, 0 };
+	if (ret || !n)
+		return ret;
+	mend->over = q->nb_snapshots - n;
+	if (mend->over)
+		check_say(mend->res, "Discarding %" PRIu32 " overhanging"
+			  " snapshots", mend->over);
+	return read_some(img, n, list, mend, err);
 }
 
 /* ---- another table -------------------------------------------------------- */

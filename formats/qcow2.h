@@ -605,6 +605,17 @@ struct qcow2_snapshots {
 int qcow2_snapshots_placed(const struct qcow2 *q, struct err *err);
 int qcow2_snapshots_read(struct image *img, struct qcow2_snapshots *list,
 			 struct err *err);
+/*
+ * The same for check -r, which says what it leaves out and goes on: all of an
+ * entry's extra data that nobody reads, snapshots that are too many.
+ */
+struct qcow2_mend {
+	struct check_result *res;
+	uint32_t over;          /* snapshots behind the last one of the list */
+	uint32_t entries;       /* of the list, that are not as in the file */
+};
+int qcow2_snapshots_mend(struct image *img, struct qcow2_snapshots *list,
+			 struct qcow2_mend *mend, struct err *err);
 void qcow2_snapshots_free(struct qcow2_snapshots *list);
 /* The bytes of a table of these, which the caller frees. */
 int qcow2_snapshots_encode(const struct qcow2_snapshots *list,

@@ -3,7 +3,7 @@
 # An interrupted convert removes a target that it has made, and only that; one
 # that failed leaves it.
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
-requires qemu-img python3
+requires qemu-img qemu-io python3
 
 random_file src.raw 6291456
 
@@ -72,3 +72,25 @@ assert_rc 1 imgctl convert -O raw bad.qcow2 out
 assert_eq "$(cat err)" \
 	"imgctl: error while reading at byte 0: Input/output error"
 [ -e out ] || fail "a failed convert removed its target"
+
+# Layers of a chain are read in one go, and yet the message names the cluster
+# that cannot be read; what lies before it is there.
+head -c 262144 /dev/zero | tr '\0' x > plain.raw
+qemu-img convert -c -O qcow2 plain.raw base.qcow2
+python3 - << 'END'
+import struct
+with open("base.qcow2", "r+b") as f:
+    f.seek(40)
+    f.seek(struct.unpack(">Q", f.read(8))[0])
+    f.seek((struct.unpack(">Q", f.read(8))[0] & 0x00fffffffffffe00) + 8)
+    f.seek(struct.unpack(">Q", f.read(8))[0] & (1 << 54) - 1)
+    f.write(b"\xff" * 20)
+END
+qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
+qemu-io -c "write -P 1 0 64k" -c "write -P 2 128k 64k" top.qcow2 > /dev/null
+assert_rc 1 imgctl convert -m 1 -O raw top.qcow2 ours
+assert_eq "$(cat err)" \
+	"imgctl: error while reading at byte 65536: Input/output error"
+assert_rc 1 qemu-img convert -m 1 -O raw top.qcow2 theirs
+assert_contains "$(cat err)" "error while reading at byte 65536"
+head -c 65536 /dev/zero | tr '\0' '\001' | cmp -n 65536 - ours

@@ -5,7 +5,7 @@
 # leaks; and with any one of the engine's mechanisms missing the judge notices.
 # CRASHES=44 (make check-judge) is the whole of it, the default a slice.
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
-requires qemu-img
+requires qemu-img qemu-nbd
 
 : "${CRASHES:=6}"
 judge=$top_builddir/tests/judge/judge
@@ -31,6 +31,9 @@ crashes --cluster 16384 --create extended_l2=on
 crashes --cluster 65536 --create extended_l2=on --snapshot --packed
 crashes --cluster 65536 --data plain
 crashes --cluster 65536 --lost-write
+crashes --cluster 65536 --bitmap
+crashes --cluster 4096 --bitmap
+crashes --cluster 512 --bitmap
 crashes --format qcow --cluster 4096
 crashes --format qed --cluster 65536
 crashes --format qed --create cluster_size=4k,table_size=2 --cluster 4096
@@ -55,6 +58,7 @@ caught claims
 caught quarantine
 caught gate
 caught sticky --lost-write
+caught bitmap-mark --bitmap
 # Of formats that order little beside each other a rare seed fails: the long run.
 if [ "$CRASHES" -gt 6 ]; then
 	caught stages --format vmdk

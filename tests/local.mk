@@ -37,6 +37,7 @@ UNIT_TESTS += tests/unit/test-qcow2-raw
 UNIT_TESTS += tests/unit/test-progress
 UNIT_TESTS += tests/unit/test-resize
 UNIT_TESTS += tests/unit/test-spec
+UNIT_TESTS += tests/unit/test-snapshots
 tests_unit_test_progress_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-partitions
 tests_unit_test_partitions_LDADD = libimgfs.a $(LDADD)
@@ -229,7 +230,7 @@ SCRIPT_TESTS += tests/memory.sh
 # ---- the judge ----
 check_PROGRAMS += tests/judge/judge
 tests_judge_judge_SOURCES = tests/judge/judge.c tests/judge/judge.h \
-	tests/judge/work.c tests/judge/world.c
+	tests/judge/bitmaps.c tests/judge/work.c tests/judge/world.c
 
 # ---- further targets ----
 # A second tree, configured otherwise, made from what `make dist` would pack (a

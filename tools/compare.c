@@ -11,6 +11,7 @@
 
 #include <inttypes.h>
 
+enum { OPT_SNAPSHOT = OPT_COMMAND + 1, OPT_B_SNAPSHOT };
 enum { EXIT_SAME, EXIT_DIFFER, EXIT_OPEN, EXIT_STATUS, EXIT_READ };
 
 #define CACHE_BOUND (24 * MiB)
@@ -27,6 +28,10 @@ static const struct cmd_option compare_options[] = {
 	  OPT_LONG_10 },
 	{ 'p', "progress", NULL, "print how far it is", OPT_LONG_10 },
 	{ 'q', "quiet", NULL, "print nothing but errors", OPT_LONG_10 },
+	{ OPT_SNAPSHOT, "a-snapshot", "SNAPSHOT", "a snapshot in the first"
+	  " image", OPT_BEYOND },
+	{ OPT_B_SNAPSHOT, "b-snapshot", "SNAPSHOT", "a snapshot in the second"
+	  " image", OPT_BEYOND },
 	OPTION_SHARE,
 	OPTIONS_COMMON,
 	{ 0, NULL, NULL, NULL, 0 },
@@ -34,7 +39,7 @@ static const struct cmd_option compare_options[] = {
 
 struct compare_cmd {
 	struct open_how how;            /* of both but for the format */
-	const char *format[2];
+	const char *format[2], *snapshot[2];
 	const char *cache;
 	char *const *names;
 	bool strict, show, quiet;
@@ -113,9 +118,14 @@ static int compare_images(const struct compare_cmd *c, struct image *a,
 static struct image *open_one(const struct compare_cmd *c, int i)
 {
 	struct open_how how = c->how;
+	struct image *img;
 
 	how.format = c->format[i];
-	return tool_opts_conflict(&how) ? NULL : tool_open(c->names[i], &how);
+	img = tool_opts_conflict(&how) ? NULL : tool_open(c->names[i], &how);
+	if (!img || tool_load_snapshot(img, c->snapshot[i]))
+		return img;
+	image_close(img);
+	return NULL;
 }
 
 static int compare_files(const struct compare_cmd *c)
@@ -140,6 +150,12 @@ static void take_option(struct compare_cmd *c, int id, const char *arg)
 		break;
 	case 'F':
 		c->format[1] = arg;
+		break;
+	case OPT_SNAPSHOT:
+		c->snapshot[0] = arg;
+		break;
+	case OPT_B_SNAPSHOT:
+		c->snapshot[1] = arg;
 		break;
 	case 'T':
 		c->cache = arg;

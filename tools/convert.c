@@ -233,10 +233,17 @@ static bool sources_open(struct convert_cmd *c)
 		c->src[i] = tool_open(c->sources[i], &c->from);
 		if (!c->src[i])
 			return false;
-		if (!tool_load_snapshot(c->src[i], c->snapshot))
-			return false;
 		c->size += image_size(c->src[i]);
 	}
+	if (!c->snapshot)
+		return true;
+	if (c->nr_sources > 1) {
+		say_error("No support for concatenating multiple snapshot");
+		return false;
+	}
+	if (!tool_load_snapshot(c->src[0], c->snapshot))
+		return false;
+	c->size = image_size(c->src[0]);
 	return true;
 }
 

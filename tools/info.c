@@ -9,6 +9,8 @@
 #include "json.h"
 #include "spec.h"
 
+enum { OPT_SNAPSHOT = OPT_COMMAND + 1 };
+
 static const struct cmd_option info_options[] = {
 	{ 'f', "format", "FMT", "format of the image (default: probe)",
 	  OPT_LONG_10 },
@@ -16,6 +18,8 @@ static const struct cmd_option info_options[] = {
 	{ OPT_BACKING_CHAIN, "backing-chain", NULL,
 	  "the backing files as well, down the chain", 0 },
 	{ 'b', NULL, NULL, "the same", OPT_ONLY_10 },
+	{ OPT_SNAPSHOT, "snapshot", "SNAPSHOT", "of a snapshot in the image:"
+	  " its size in place of the disk's", OPT_BEYOND },
 	OPTION_SHARE,
 	{ OPT_OUTPUT, "output", "human|json", "how to print", 0 },
 	OPTIONS_COMMON,
@@ -26,6 +30,7 @@ struct info {
 	struct open_how how;
 	enum report_format output;
 	bool chain;
+	const char *snapshot;
 	struct json *list;      /* what was found, top first */
 };
 
@@ -80,8 +85,10 @@ static int collect(struct info *in, const char *name)
 {
 	struct image *img = tool_open(name, &in->how);
 	struct image *next;
-	int rc = img ? 0 : 1;
+	int rc = img && tool_load_snapshot(img, in->snapshot) ? 0 : 1;
 
+	if (rc)
+		image_close(img);
 	while (img && !rc) {
 		rc = add(in, img);
 		next = NULL;
@@ -128,6 +135,9 @@ static int info_run(struct cmdline *cl)
 			break;
 		case 'U':
 			in.how.flags |= IMAGE_SHARE;
+			break;
+		case OPT_SNAPSHOT:
+			in.snapshot = arg;
 			break;
 		case 'b':
 		case OPT_BACKING_CHAIN:

@@ -8,6 +8,7 @@
 #include "tools.h"
 
 enum { FLUSH_AT = 64 * 1024 };
+enum { OPT_SNAPSHOT = OPT_COMMAND + 1 };
 
 /* Tables are walked once, in order: keeping more would serve nobody. */
 #define CACHE_BOUND (24 * MiB)
@@ -18,6 +19,8 @@ static const struct cmd_option map_options[] = {
 	OPTION_IMAGE_OPTS,
 	{ 's', "start-offset", "OFFSET", "where to begin", 0 },
 	{ 'l', "max-length", "LENGTH", "how far to go", 0 },
+	{ OPT_SNAPSHOT, "snapshot", "SNAPSHOT", "of a snapshot in the image",
+	  OPT_BEYOND },
 	OPTION_SHARE,
 	{ OPT_OUTPUT, "output", "human|json", "how to print", 0 },
 	OPTIONS_COMMON,
@@ -28,6 +31,7 @@ struct map {
 	struct open_how how;
 	enum report_format output;
 	uint64_t start, length;
+	const char *snapshot;
 };
 
 static void put(struct strbuf *out)
@@ -63,7 +67,7 @@ static int map_file(const struct map *m, const char *name)
 
 	if (!img)
 		return 1;
-	rc = map_print(m, img);
+	rc = tool_load_snapshot(img, m->snapshot) ? map_print(m, img) : 1;
 	image_close(img);
 	return rc;
 }
@@ -89,6 +93,9 @@ static int map_run(struct cmdline *cl)
 			break;
 		case OPT_OUTPUT:
 			output = arg;
+			break;
+		case OPT_SNAPSHOT:
+			m.snapshot = arg;
 			break;
 		case 's':
 			if (!tool_size("start offset", arg, 0, INT64_MAX,

@@ -4,6 +4,7 @@
  * snapshots inside an image.
  */
 #include "tools.h"
+#include "beyond.h"
 #include "snapshot.h"
 
 static const struct cmd_option snapshot_options[] = {
@@ -68,8 +69,11 @@ static int delete(struct image *img, const char *text)
 {
 	struct snapshot_key key = { .any = text, .name_first = true };
 	autoerr err = ERR_INIT;
-	int ret = image_snapshot_delete(img, &key, NULL, &err);
+	int ret;
 
+	if (beyond_qemu(BEYOND_DELETE_ID, NULL))
+		key = (struct snapshot_key) { .name = text };
+	ret = image_snapshot_delete(img, &key, NULL, &err);
 	if (!ret)
 		return 0;
 	if (ret == -EOPNOTSUPP || ret == -ENOENT)

@@ -28,7 +28,7 @@ struct options {
 	unsigned threads, ops, outcomes;
 	const char *dir, *off, *create, *format, *bin;
 	const char *data;       /* "raw", "plain": with a data file */
-	bool snapshot, packed, no_crash, keep, expect_failure, at_sync;
+	bool snapshot, packed, bitmap, no_crash, keep, expect_failure, at_sync;
 };
 
 static struct options opt = {
@@ -53,6 +53,7 @@ static const struct {
 	{ "forget", &knobs.no_forget },
 	{ "barriers", &knobs.no_barriers },
 	{ "log-crc", &knobs.no_log_crc },
+	{ "bitmap-mark", &knobs.no_bitmap_mark },
 };
 
 static void switch_off(const char *name)
@@ -156,7 +157,9 @@ static void make_template(struct world *w)
 	struct file *f;
 
 	create("template");
-	if (!opt.snapshot)
+	if (opt.bitmap)
+		bitmaps_template(opt.dir);
+	if (!opt.snapshot && !opt.bitmap)
 		return;
 	{
 		autostrbuf path = STRBUF_INIT;
@@ -173,8 +176,9 @@ static void make_template(struct world *w)
 				    s * SECTOR_SIZE), NULL, "first data");
 	}
 	must_ok(image_close(img), NULL, "close");
-	must(sh("qemu-img snapshot -c s '%s/template'", opt.dir),
-	     "qemu-img snapshot");
+	if (opt.snapshot)
+		must(sh("qemu-img snapshot -c s '%s/template'", opt.dir),
+		     "qemu-img snapshot");
 }
 
 static struct file *disk_load(const char *path)
@@ -407,6 +411,8 @@ static bool is_good(const struct world *w, const struct work *work)
 	if (!is_qcow2())
 		return reopen() && check_is_good(true) &&
 		       content_is_good(w, "", world_after_crash);
+	if (opt.bitmap && !bitmaps_are_good(w, opt.dir))
+		return false;
 	return (!opt.snapshot || content_is_good(w, "-l s", world_is_initial));
 }
 
@@ -460,8 +466,14 @@ static bool run_one(struct world *w, uint64_t seed)
 	work.disk = data_disk && seed & 2 ? data_disk : disk;
 	plan(&work, seed);
 	work.img = open_on(disk);
+	if (opt.bitmap)
+		bitmaps_begin_work(&work);
+	if (opt.bitmap && bitmaps_at_close(seed))
+		work.cut_at = UINT32_MAX;
 	work_run(&work);
-	if (!opt.no_crash) {
+	if (opt.bitmap && bitmaps_at_close(seed)) {
+		power_crash_after(disk, 1 + work.cut_requests);
+	} else if (!opt.no_crash) {
 		atomic_store(&work.cut, true);
 		power_crash(work.disk);
 		power_crash(disk);
@@ -469,6 +481,8 @@ static bool run_one(struct world *w, uint64_t seed)
 			power_crash(data_disk);
 	}
 	(void)image_close(work.img);
+	if (!opt.no_crash)
+		power_crash(disk);
 	for (unsigned i = 0; ok && i < opt.outcomes; i++)
 		ok = judge_one(w, &work, disk, seed * 64 + i);
 	file_unref(disk);
@@ -514,7 +528,7 @@ static int run_all(struct world *w)
 	}
 	printf("%s, cluster %" PRIu64 "%s%s%s%s: %u crashes, %u failures\n",
 	       opt.format, opt.cluster, opt.snapshot ? ", snapshot" : "",
-	       opt.packed ? ", packed" : "", opt.data ? ", data file " : "",
+	       opt.packed ? ", packed" : opt.bitmap ? ", bitmaps" : "", opt.data ? ", data file " : "",
 	       opt.data ? opt.data : "", n, bad);
 	return opt.expect_failure || bad;
 }
@@ -525,7 +539,7 @@ static void usage(void)
 {
 	fprintf(stderr, "usage: judge [--format F] [--cluster N] [--size N] [--seeds A-B]"
 		" [--threads N] [--ops N]\n\t[--outcomes N] [--create OPTIONS] [--snapshot]"
-		" [--data raw|plain] [--packed] [--lost-write] [--no-crash]\n\t[--at-sync] [--off SWITCH]"
+		" [--data raw|plain] [--packed] [--bitmap] [--lost-write] [--no-crash]\n\t[--at-sync] [--off SWITCH]"
 		" [--expect-failure] [--keep] [--dir DIR]\n");
 	exit(2);
 }
@@ -547,6 +561,7 @@ static void parse_option(int c, char *arg)
 	case 'S': opt.snapshot = true; break;
 	case 'D': opt.data = arg; break;
 	case 'p': opt.packed = true; break;
+	case 'B': opt.bitmap = true; break;
 	case 'f': lost_write = true; break;
 	case 'n': opt.no_crash = true; break;
 	case 'y': opt.at_sync = true; break;
@@ -569,6 +584,7 @@ int main(int argc, char **argv)
 		{ "snapshot", 0, NULL, 'S' }, { "packed", 0, NULL, 'p' },
 		{ "lost-write", 0, NULL, 'f' }, { "no-crash", 0, NULL, 'n' },
 		{ "at-sync", 0, NULL, 'y' }, { "off", 1, NULL, 'x' }, { "expect-failure", 0, NULL, 'e' },
+		{ "bitmap", 0, NULL, 'B' },
 		{ "keep", 0, NULL, 'k' }, { "dir", 1, NULL, 'd' },
 		{ NULL, 0, NULL, 0 },
 	};

@@ -4,6 +4,7 @@
  *
  *   judge.c   options, one run per seed, the verdicts of other programs
  *   world.c   what every sector of the guest may hold
+ *   bitmaps.c what dirty bitmaps may say
  *   work.c    threads that write, zero, flush and read back
  *
  * The judge knows blockcore's public calls, the disk that loses power and the
@@ -76,6 +77,13 @@ struct work {
 };
 /* Runs the threads; returns when all have ended. */
 void work_run(struct work *work);
+
+/* --bitmap (bitmaps.c): into the template; at the beginning of the work; is the
+ * power to go while the image is closed; after content_is_good(). */
+void bitmaps_template(const char *dir);
+void bitmaps_begin_work(const struct work *work);
+bool bitmaps_at_close(uint64_t seed);
+bool bitmaps_are_good(const struct world *w, const char *dir);
 
 /* xorshift: the same numbers for the same seed. */
 static inline uint64_t rnd(uint64_t *state)

@@ -3,6 +3,7 @@
  * testfmt.c - a format for tests of the engine: the smallest that allocates.
  */
 #include "testfmt.h"
+#include "bitmap.h"
 
 #include "engine.h"
 
@@ -191,6 +192,41 @@ static int fmt_release(struct image *img, struct file *file, uint64_t host,
 	return ret;
 }
 
+/* Bitmaps that end with the image. */
+static int no_list(struct image *img, struct bitmap_set *set, struct err *err)
+{
+	(void)img;
+	(void)set;
+	(void)err;
+	return 0;
+}
+
+static int check_any(struct image *img, const struct bitmap_set *set,
+		     const struct bitmap *b, struct err *err)
+{
+	(void)b;
+	return no_list(img, (struct bitmap_set *)set, err);
+}
+
+static int use_none(struct image *img, struct bitmap *b)
+{
+	(void)b;
+	return no_list(img, NULL, NULL);
+}
+
+static int store_none(struct image *img, struct bitmap_set *set)
+{
+	return no_list(img, set, NULL);
+}
+
+static const struct format_bitmaps fmt_bitmaps = {
+	.list = no_list,
+	.check = check_any,
+	.use = use_none,
+	.store = store_none,
+	.publish = store_none,
+};
+
 const struct format testfmt = {
 	.name = "testfmt",
 	.priv_size = sizeof(struct testfmt_state),
@@ -203,6 +239,7 @@ const struct format testfmt = {
 	.unmap = fmt_unmap,
 	.release_probe = fmt_release_probe,
 	.release = fmt_release,
+	.bitmaps = &fmt_bitmaps,
 };
 
 /* ---- for tests ------------------------------------------------------------ */

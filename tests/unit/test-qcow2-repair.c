@@ -217,16 +217,33 @@ static void test_block_twice(void **state)
 	crash_everywhere(p, ARRAY_SIZE(p));
 }
 
+/* A table whose entries are too short, or one that is too long. */
+static void test_entries(void **state)
+{
+	uint64_t at = word(64);
+	struct poke p[] = {
+		{ at + 36, 8, 4 }, { at + 48, word(at + 64), 8 },
+		{ block() + 2, 3, 2 },
+	};
+
+	(void)state;
+	assert_int_equal(word(60) >> 32, 1);
+	crash_everywhere(p, 2);
+	crash_everywhere(p, ARRAY_SIZE(p));
+}
+
 /* ---- the image ------------------------------------------------------------- */
 
-static int load(void)
+static int load(const char *name)
 {
 	char path[128];
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/template", folder);
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	free(template);
 	template = calloc(1, 4 * MiB);
-	guest = malloc(GUEST);
+	if (!guest)
+		guest = malloc(GUEST);
 	f = fopen(path, "r");
 	if (!template || !guest || !f)
 		return -1;
@@ -249,7 +266,11 @@ static int setup(void **state)
 		 " -P 1 0 30k' -c 'write -P 2 100k 20k' -c 'write -c -P 3 64k"
 		 " 4k' -c 'write -z 200k 8k' -c 'write -P 4 1M 10k' template"
 		 " >/dev/null", folder);
-	if (system(command) || load())
+	if (system(command))
+		return -1;
+	snprintf(command, sizeof(command), "cd %s && cp template snap &&"
+		 " qemu-img snapshot -c s snap", folder);
+	if (system(command) || load("template"))
 		return -1;
 	f = disk_new(NULL, 0);
 	img = open_on(f, IMAGE_NO_LOCK);
@@ -257,6 +278,12 @@ static int setup(void **state)
 	if (image_read(&img->live, guest, GUEST, 0))
 		return -1;
 	return image_close(img);
+}
+
+static int with_snapshot(void **state)
+{
+	(void)state;
+	return load("snap");
 }
 
 static int teardown(void **state)
@@ -279,6 +306,7 @@ int main(void)
 		cmocka_unit_test(test_block_lost),
 		cmocka_unit_test(test_block_elsewhere),
 		cmocka_unit_test(test_block_twice),
+		cmocka_unit_test_setup(test_entries, with_snapshot),
 	};
 
 	if (system("qemu-img --version >/dev/null 2>&1"))

@@ -6,6 +6,7 @@
  */
 #include "../lib/testfile.h"
 #include "../lib/testfmt.h"
+#include "bitmap.h"
 #include "engine.h"
 
 #include <setjmp.h>
@@ -318,6 +319,98 @@ static void shared_waits_for_writers(void **state)
 	assert_true(holds(d, 0, 0, UNIT, 3));
 }
 
+/* ---- dirty bitmaps ---------------------------------------------------------- */
+
+static void *add_main(void *data)
+{
+	struct call *c = data;
+
+	c->ret = bitmap_add(c->img, "b", UNIT, NULL);
+	atomic_store(&c->ended, true);
+	return NULL;
+}
+
+static void *clear_main(void *data)
+{
+	struct call *c = data;
+
+	c->ret = bitmap_clear(c->img, "b", NULL);
+	atomic_store(&c->ended, true);
+	return NULL;
+}
+
+static bool is_dirty(struct disk *d, unsigned unit)
+{
+	uint64_t len;
+	bool dirty;
+
+	assert_int_equal(bitmap_run(d->img, "b", (uint64_t)unit * UNIT, &len,
+				    &dirty, NULL), 0);
+	return dirty;
+}
+
+/* Whoever adds or clears a bitmap has it when each write that the bitmap does
+ * not know of is over; others go on meanwhile, and are known. */
+static void waits_for(struct disk *d, unsigned unit, void *(*main)(void *))
+{
+	uint64_t end = UINT64_C(1) << 30;
+	struct trap *t = block(d, TEST_WRITE, host_of(d, 1), end);
+	struct call *late = start(d, write_main, (uint64_t)unit * UNIT, UNIT,
+				  2);
+	struct call *admin;
+
+	assert_true(trap_wait(t, 1));
+	admin = start(d, main, 0, 0, 0);
+	stays_waiting(admin);
+	fill(d, 1, 3);          /* in place, beside both */
+	assert_false(atomic_load(&admin->ended));
+	trap_release(t);
+	assert_int_equal(finish(late), 0);
+	assert_int_equal(finish(admin), 0);
+	assert_true(is_dirty(d, 1));
+	assert_false(is_dirty(d, unit));
+	fill(d, unit, 4);
+	assert_true(is_dirty(d, unit));
+}
+
+static void bitmap_waits_for_overwrites(void **state)
+{
+	fill(*state, 1, 1);
+	fill(*state, 2, 1);
+	waits_for(*state, 2, add_main);
+	waits_for(*state, 2, clear_main);
+}
+
+static void bitmap_waits_for_new_units(void **state)
+{
+	fill(*state, 1, 1);
+	waits_for(*state, 5, add_main);
+}
+
+/* ... and is set before the bytes are written. */
+static void bit_comes_first(void **state)
+{
+	struct disk *d = *state;
+	struct trap *t;
+	struct call *late;
+
+	fill(d, 1, 1);
+	assert_int_equal(bitmap_add(d->img, "b", UNIT, NULL), 0);
+	for (unsigned unit = 1; unit <= 7; unit += 6) {
+		t = block(d, TEST_WRITE, host_of(d, 1), UINT64_C(1) << 30);
+		assert_false(is_dirty(d, unit));
+		late = start(d, write_main, (uint64_t)unit * UNIT, UNIT, 2);
+		assert_true(trap_wait(t, 1));
+		assert_true(is_dirty(d, unit));
+		trap_release(t);
+		assert_int_equal(finish(late), 0);
+	}
+	assert_false(is_dirty(d, 3));
+	assert_int_equal(image_unmap(&d->img->live, 3 * UNIT, UNIT,
+				     UNMAP_ZERO), 0);
+	assert_true(is_dirty(d, 3));
+}
+
 /* ---- rule 18 ---------------------------------------------------------------- */
 
 static void others_pass(void **state)
@@ -532,6 +625,9 @@ int main(void)
 		RACE(two_writers),
 		RACE(two_writers_without_claims),
 		RACE(shared_waits_for_writers),
+		RACE(bitmap_waits_for_overwrites),
+		RACE(bitmap_waits_for_new_units),
+		RACE(bit_comes_first),
 		RACE(others_pass),
 		RACE(order_of_writes),
 		RACE(full_host_is_tried_again),

@@ -314,7 +314,7 @@ static void create_sketch(struct input *in, const uint8_t *data,
 	autofree char *text = strndup((const char *)data + SKETCH_HEAD,
 				      size - SKETCH_HEAD);
 
-	create(in, le64_at(data + 4) % (UINT64_C(1) << 44) & ~UINT64_C(511),
+	create(in, le64_at(data + 4) % (UINT64_C(1) << 38) & ~UINT64_C(511),
 	       text);
 }
 

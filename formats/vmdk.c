@@ -69,11 +69,18 @@ static int read_text(struct file *f, uint64_t off, uint64_t len, char **out,
 	return 0;
 }
 
+/* An extent of another image, without a descriptor: QEMU's words. */
+static int no_descriptor(const struct image *img, struct err *err)
+{
+	return err_set(err, -EINVAL, "Could not open '%s': %s", img->name,
+		       strerror(EINVAL));
+}
+
 /* *@alone: the file is its own only extent. */
 static int read_descriptor(struct image *img, bool *alone, struct err *err)
 {
 	struct vmdk *v = vmdk_of(img);
-	unsigned char magic[4];
+	unsigned char head[SECTOR_SIZE] = { 0 };
 	uint64_t size;
 	int ret = file_size(img->file, &size);
 
@@ -81,17 +88,22 @@ static int read_descriptor(struct image *img, bool *alone, struct err *err)
 		return err_set(err, -EINVAL, "File is too small, not a valid"
 			       " image");
 	if (!ret)
-		ret = file_read(img->file, magic, sizeof(magic), 0);
+		ret = file_read(img->file, head, sizeof(head), 0);
 	if (ret)
 		return err_errno(err, ret, "Could not read the image");
-	*alone = le32_at(magic) == KDMV;
+	if (le32_at(head) == COWD)
+		return no_descriptor(img, err);
+	*alone = le32_at(head) == KDMV;
+	if (!*alone && !is_descriptor(head, min_u64(size, sizeof(head))))
+		return err_set(err, -EINVAL, "invalid VMDK image descriptor");
 	v->text_room = size;
 	if (*alone)
 		ret = vmdk_embedded(img->file, &v->text_at, &v->text_room,
 				    err);
-	return ret ? ret : read_text(img->file, v->text_at,
-				     min_u64(v->text_room, size), &v->text,
-				     err);
+	if (!ret)
+		ret = read_text(img->file, v->text_at,
+				min_u64(v->text_room, size), &v->text, err);
+	return !ret && *alone && !*v->text ? no_descriptor(img, err) : ret;
 }
 
 static bool type_is_one_of(const char *type, const char *const *list)
@@ -202,9 +214,6 @@ static int open_all(struct image *img, struct err *err)
 
 	if (ret)
 		return ret;
-	if (!alone &&
-	    !is_descriptor((unsigned char *)v->text, strlen(v->text)))
-		return err_set(err, -EINVAL, "invalid VMDK image descriptor");
 	v->parent_cid = VMDK_NO_PARENT;
 	ret = vmdk_parse(v, v->text, err);
 	if (!ret)

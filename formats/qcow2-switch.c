@@ -325,22 +325,37 @@ int qcow2_switch_begin(struct qcow2_switch *sw, struct image *img,
 
 /* ---- the end --------------------------------------------------------------- */
 
-/* With "alloc" held: the host gets the space of clusters that are free. */
-static void give_back(struct image *img, uint64_t first, uint64_t n)
+/* How many clusters from @first on, of a page of counts at most, are free. */
+static uint64_t free_run(struct image *img, uint64_t first, uint64_t n)
 {
-	for (uint64_t i = first; i < first + n; i++) {
-		struct mpage *pg;
-		uint64_t count;
+	uint64_t per = qcow2_counts_per_page(img), k = 0;
+	struct mpage *pg;
+	with_lock(&qcow2_of(img)->alloc);
 
-		if (qcow2_counts_get(img, i, &pg) || !pg)
-			continue;
-		meta_rdlock(pg);
-		count = qcow2_count_at(img, pg, i);
-		meta_unlock(pg);
-		meta_put(pg);
-		if (!count)
-			(void)file_discard(img->file, i * img->unit,
-					   img->unit);
+	n = min_u64(n, per - first % per);
+	if (qcow2_counts_get(img, first, &pg) || !pg)
+		return 0;
+	meta_rdlock(pg);
+	while (k < n && !qcow2_count_at(img, pg, first + k))
+		k++;
+	meta_unlock(pg);
+	meta_put(pg);
+	return k;
+}
+
+/* The host gets the space of held clusters that are free: nobody can take one
+ * meanwhile. */
+static void give_back(struct image *img)
+{
+	const struct qcow2_hold *h = qcow2_of(img)->hold;
+	uint64_t at = 0, first, n, k;
+
+	while ((n = qcow2_hold_run(h, at, &first))) {
+		k = free_run(img, first, n);
+		if (k)
+			(void)file_discard(img->file, first * img->unit,
+					   k * img->unit);
+		at = first + k + !k;
 	}
 }
 
@@ -348,16 +363,12 @@ static void give_back(struct image *img, uint64_t first, uint64_t n)
 static void hold_end(struct image *img)
 {
 	struct qcow2 *q = qcow2_of(img);
-	uint64_t first, n, at = 0;
-	with_lock(&q->alloc);
 
+	if (q->hold && img->flags & IMAGE_DISCARD)
+		give_back(img);
+	with_lock(&q->alloc);
 	if (!q->hold)
 		return;
-	while (img->flags & IMAGE_DISCARD &&
-	       (n = qcow2_hold_run(q->hold, at, &first))) {
-		give_back(img, first, n);
-		at = first + n;
-	}
 	q->free_index = min_u64(q->free_index, q->hold->lowest);
 	qcow2_hold_free(q->hold);
 	q->hold = NULL;

@@ -196,6 +196,7 @@ TEST_FILES += tests/mount-parts.sh
 TEST_FILES += tests/fuzz/run
 TEST_FILES += tests/bench/bench
 TEST_FILES += tests/rate.sh
+TEST_FILES += tests/snapshot-latency.sh
 TEST_FILES += tests/clone.sh
 
 # ---- programs that scripts use ----
@@ -318,7 +319,12 @@ check-clone: all
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		$(srcdir)/tests/run $(srcdir)/tests/clone.sh
 
-.PHONY: coverage check-valgrind check-rate check-clone
+# The longest write while snapshots of a busy disk of 1 TiB are made.
+check-snapshot-latency: all
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		$(srcdir)/tests/run $(srcdir)/tests/snapshot-latency.sh
+
+.PHONY: coverage check-valgrind check-rate check-clone check-snapshot-latency
 
 # BENCH='--runs 9 --only convert' make bench: needs QEMU and fio.
 bench: all

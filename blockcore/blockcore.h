@@ -312,6 +312,15 @@ struct format_admin {
 	 */
 	int (*repair)(struct image *img, unsigned fix,
 		      struct check_result *res);
+	/*
+	 * Other options for a writable image that nobody else uses (amend.h).
+	 * Refuses before it changes anything; whenever the power fails the
+	 * image is sound and reads the same (but for its size).  NULL: "does
+	 * not support option amendment".
+	 */
+	const struct option_spec *amend_options;
+	int (*amend)(struct image *img, const struct options *o,
+		     struct progress *progress, struct err *err);
 	/* How large would an image of @src be?  Options as for create.
 	 * NULL: "does not support size measurement". */
 	int (*measure)(const struct options *o,

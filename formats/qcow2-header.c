@@ -48,12 +48,19 @@ int qcow2_header_pin(struct image *img, struct mpage **pg)
 	return meta_get(img, img->file, 0, pg);
 }
 
-void qcow2_header_put(struct mpage *pg, unsigned at, const void *bytes,
-		      size_t len)
+/* After a switch of roots that is not durable yet the header is one. */
+static enum stage head_stage(const struct image *img, const struct mpage *pg)
+{
+	return qcow2_of(img)->head_is_root && meta_is_dirty(pg) ?
+	       STAGE_ROOT : STAGE_SPACE_ROOT;
+}
+
+void qcow2_header_put(struct image *img, struct mpage *pg, unsigned at,
+		      const void *bytes, size_t len)
 {
 	meta_wrlock(pg);
 	memcpy((unsigned char *)meta_bytes(pg) + at, bytes, len);
-	meta_dirty(pg, STAGE_SPACE_ROOT);
+	meta_dirty(pg, head_stage(img, pg));
 	meta_unlock(pg);
 }
 
@@ -270,7 +277,7 @@ static int put(struct image *img, const unsigned char *c, uint64_t from,
 		put_page(img, pg[i],
 			 round_down(from, img->page) + i * img->page, c, from,
 			 to);
-		meta_dirty(pg[i], STAGE_SPACE_ROOT);
+		meta_dirty(pg[i], head_stage(img, pg[i]));
 		meta_unlock(pg[i]);
 	}
 	change_end(img);
@@ -355,7 +362,7 @@ static int write_header(struct image *img, const struct qcow2_header *h,
 	at = differing(w, &n);
 	if (n > 1)
 		return write_stepwise(img, h, w);
-	return n ? put(img, w->new, at, at + SECTOR_SIZE) : 0;
+	return put(img, w->new, at, at + SECTOR_SIZE);
 }
 
 /* ---- the call ------------------------------------------------------------ */

@@ -21,7 +21,7 @@ static void l1_switch(struct image *img, struct mpage *head, uint64_t host,
 	be32_put(b, entries);
 	be64_put(b + QH_L1_OFFSET - QH_L1_SIZE, host);
 	change_begin(img);
-	qcow2_header_put(head, QH_L1_SIZE, b, sizeof(b));
+	qcow2_header_put(img, head, QH_L1_SIZE, b, sizeof(b));
 	qcow2_l1_set(q, host, entries);
 	if (len)
 		space_retire(img, img->file, old, round_up(len, img->unit));
@@ -150,7 +150,7 @@ int qcow2_resize(struct image *img, uint64_t size, enum preallocation mode,
 		return ret;
 	be64_put(bytes, size);
 	change_begin(img);
-	qcow2_header_put(head, QH_SIZE, bytes, sizeof(bytes));
+	qcow2_header_put(img, head, QH_SIZE, bytes, sizeof(bytes));
 	change_end(img);
 	meta_put(head);
 	if (!smaller || !qcow2_of(img)->data)

@@ -21,6 +21,7 @@
  *   qcow2-instant.c  create, delete, apply and rename snapshots
  *   qcow2-info.c    what info tells; qcow2-measure.c what measure does
  *   qcow2-empty.c   after a commit
+ *   qcow2-amend.c, -width.c, -downgrade.c  other options
  *   qcow2-check.c, -recount.c  what check finds; qcow2-repair.c  check -r
  */
 #ifndef FORMATS_QCOW2_H
@@ -447,8 +448,8 @@ int qcow2_change_backing(struct image *img, const char *name,
  * the cache (or flushed) before.
  */
 int qcow2_header_pin(struct image *img, struct mpage **pg);
-void qcow2_header_put(struct mpage *pg, unsigned at, const void *bytes,
-		      size_t len);
+void qcow2_header_put(struct image *img, struct mpage *pg, unsigned at,
+		      const void *bytes, size_t len);
 
 /* ---- qcow2-resize.c ------------------------------------------------------ */
 
@@ -676,6 +677,9 @@ extern const struct format_bitmaps qcow2_format_bitmaps;
 extern const struct format_snapshots qcow2_snapshot_ops;
 extern const struct format_admin qcow2_admin;
 extern const struct format qcow2_format;
+extern const struct option_spec qcow2_amend_options[];
+int qcow2_amend(struct image *img, const struct options *o,
+		struct progress *progress, struct err *err);
 int qcow2_measure(const struct options *o, const struct measure_source *src,
 		  struct measure *m, struct err *err);
 int qcow2_info(struct image *img, struct image_info *info, struct err *err);

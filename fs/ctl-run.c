@@ -11,6 +11,7 @@
 
 /* One line for each command; it is in fs/ctl-NAME.c. */
 static const struct ctl_command commands[] = {
+	{ "amend", ctl_amend },
 	{ "bitmap", ctl_bitmap },
 	{ "check", ctl_check },
 	{ "commit", ctl_commit },
@@ -20,11 +21,7 @@ static const struct ctl_command commands[] = {
 	{ "snapshot", ctl_snapshot },
 };
 
-/* imgctl's words for what an image can be told to do.  Not here yet. */
-static const char *const later[] = {
-	"amend",
-};
-/* ... and those that are about other files, or only ask. */
+/* imgctl's words for what is about other files, or only asks. */
 static const char *const elsewhere[] = {
 	"bench", "compare", "convert", "create", "dd", "info", "map",
 	"measure",
@@ -40,9 +37,6 @@ static bool listed(const char *word, const char *const *list, size_t n)
 
 static int no_command(const char *word, struct err *err)
 {
-	if (listed(word, later, ARRAY_SIZE(later)))
-		return err_set(err, -EOPNOTSUPP,
-			       "%s is not supported by this version", word);
 	if (listed(word, elsewhere, ARRAY_SIZE(elsewhere)))
 		return err_set(err, -EINVAL,
 			       "%s is a command of imgctl, not of ctl", word);

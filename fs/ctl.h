@@ -127,6 +127,7 @@ int ctl_bitmap(struct ctl_call *c, struct err *err);
 int ctl_commit(struct ctl_call *c, struct err *err);
 int ctl_flush(struct ctl_call *c, struct err *err);
 int ctl_rebase(struct ctl_call *c, struct err *err);
+int ctl_amend(struct ctl_call *c, struct err *err);
 int ctl_check(struct ctl_call *c, struct err *err);
 int ctl_resize(struct ctl_call *c, struct err *err);
 int ctl_snapshot(struct ctl_call *c, struct err *err);

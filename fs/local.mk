@@ -86,6 +86,7 @@ libimgfs_a_SOURCES += fs/ctl.c
 libimgfs_a_SOURCES += fs/ctl-words.c
 libimgfs_a_SOURCES += fs/ctl-run.c
 libimgfs_a_SOURCES += fs/ctl-calls.c
+libimgfs_a_SOURCES += fs/ctl-amend.c
 libimgfs_a_SOURCES += fs/ctl-check.c
 libimgfs_a_SOURCES += fs/ctl-flush.c
 libimgfs_a_SOURCES += fs/ctl-commit.c

@@ -223,9 +223,38 @@ def checking():
     umount(m)
 
 
+def amending():
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k",
+        "d.qcow2", "1M")
+    model = bytearray(MIB)
+    m = mount("d.qcow2", options="rw")
+    fd = os.open(m + "/disk", os.O_RDWR)
+    for i, line in enumerate([
+            "refcount_bits=64", "refcount_bits=2", "refcount_bits=16",
+            "lazy_refcounts=on", "compat=0.10", "compat=1.1"]):
+        data = bytes([i + 1]) * 50000
+        os.pwrite(fd, data, i * 60000)
+        model[i * 60000:i * 60000 + 50000] = data
+        ok(m, "amend -o " + line)
+        assert os.pread(fd, MIB, 0) == model
+        assert ok(m, "check").startswith("No errors")
+    fails(m, "amend -o size=2M", "EBUSY", "The disk is open")
+    fails(m, "amend -o refcount_bits=3", "EINVAL", "Refcount width must be")
+    fails(m, "amend -o backing_file=x", "EINVAL", "Cannot amend the backing")
+    fails(m, "amend -o cluster_size=4k", "EINVAL", "Invalid parameter")
+    fails(m, "amend", "EINVAL", "Must specify options")
+    os.close(fd)
+    ok(m, "amend -o size=2M")
+    model.extend(bytes(MIB))
+    wait_until(10, lambda: os.stat(m + "/disk").st_size == 2 * MIB, "size")
+    umount(m)
+    sound("qcow2", "d.qcow2", model)
+
+
 for fmt in "raw", "qcow2", "qed":
     for cache in "none", "writeback":
         resizing(fmt, cache)
     growable(fmt)
+amending()
 beside_writers()
 checking()

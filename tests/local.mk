@@ -21,6 +21,7 @@ UNIT_TESTS += tests/unit/test-cmdline
 tests_unit_test_cmdline_LDADD = libimgtools.a $(LDADD)
 UNIT_TESTS += tests/unit/test-codec
 UNIT_TESTS += tests/unit/test-convert
+UNIT_TESTS += tests/unit/test-amend
 UNIT_TESTS += tests/unit/test-change-backing
 UNIT_TESTS += tests/unit/test-file
 UNIT_TESTS += tests/unit/test-file-image

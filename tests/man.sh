@@ -68,5 +68,6 @@ resize|partitions and file systems must be grown to use
 resize|may take slightly more than necessary
 measure|sizes leave out internal snapshots, VM state
 measure|missing where one side has no bitmaps
+amend|backing file cannot be amended: use rebase
 TABLE
 [ $missing -eq 0 ] || fail "$missing warnings are missing"

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 const struct command *const commands[] = {
+	&cmd_amend,
 	&cmd_bitmap,
 	&cmd_check,
 	&cmd_commit,
@@ -30,7 +31,7 @@ const struct command *const commands[] = {
 /* qemu-img's other commands: known by name, so that the answer is about them
  * and not about a typing error. */
 static const char *const later_commands[] = {
-	"amend", "bench", "dd",
+	"bench", "dd",
 };
 
 static const struct cmd_option global_options[] = {

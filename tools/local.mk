@@ -6,6 +6,7 @@ libimgtools_a_SOURCES += tools/cmdline.h
 libimgtools_a_SOURCES += tools/progress.h
 libimgtools_a_SOURCES += tools/beyond.h
 libimgtools_a_SOURCES += tools/beyond.c
+libimgtools_a_SOURCES += tools/amend.c
 libimgtools_a_SOURCES += tools/bitmap.c
 libimgtools_a_SOURCES += tools/check.c
 libimgtools_a_SOURCES += tools/cmdline.c

@@ -367,7 +367,7 @@ TEST_FILES += tests/fuzz/README tests/fuzz/lines tests/fuzz/make-seeds \
 FUZZ_FORMATS = bochs cloop dmg parallels qcow qcow2 qed vdi vhdx vmdk vpc
 TEST_FILES += $(FUZZ_FORMATS:%=tests/fuzz/seeds/%.sh)
 # Bugs to be found, three for each:
-FUZZ_PLANTED = vmdk
+FUZZ_PLANTED = vmdk qcow qed parallels bochs cloop dmg
 TEST_FILES += $(FUZZ_PLANTED:%=tests/fuzz/planted/%-1.patch) \
 	$(FUZZ_PLANTED:%=tests/fuzz/planted/%-2.patch) \
 	$(FUZZ_PLANTED:%=tests/fuzz/planted/%-3.patch)

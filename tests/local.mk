@@ -33,6 +33,7 @@ UNIT_TESTS += tests/unit/test-image
 UNIT_TESTS += tests/unit/test-power
 UNIT_TESTS += tests/unit/test-qcow2-repair
 UNIT_TESTS += tests/unit/test-tables-repair
+UNIT_TESTS += tests/unit/test-dmg
 UNIT_TESTS += tests/unit/test-format-power
 UNIT_TESTS += tests/unit/test-qcow2-raw
 UNIT_TESTS += tests/unit/test-progress

@@ -9,6 +9,20 @@ for page in "$top_srcdir"/man/*.[157]; do
 	mandoc -T lint -W warning "$page" >&2 || fail "$page"
 done
 
+# imgfs-formats(5) has each option of each format.
+options=0
+for fmt in $(sed -n 's/^\.It Sy //p' "$top_srcdir/man/imgfs-formats.5"); do
+	sed -n "/^\.It Sy $fmt\$/,/^\.It Sy [^$]*/p" \
+		"$top_srcdir/man/imgfs-formats.5" >section
+	for o in $(imgctl create -f "$fmt" -o help 2>/dev/null |
+			sed -n 's/^  \([^=]*\)=.*/\1/p'); do
+		options=$((options + 1))
+		[ "$o" = size ] || grep -qw -e "$o" section ||
+			fail "imgfs-formats(5) lacks $o of $fmt"
+	done
+done
+[ $options -gt 40 ] || fail "only $options options were looked at"
+
 # The text of imgctl(1) on one line, without overstrikes.
 mandoc -T ascii -O width=200 "$top_srcdir/man/imgctl.1" | sed 's/.\x08//g' |
 	tr -s '\n ' '  ' > text

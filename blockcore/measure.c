@@ -20,16 +20,39 @@ static uint64_t units(uint64_t *from, uint64_t off, uint64_t end,
 	return last - first;
 }
 
+/* Are there holes below what an image calls data?  A raw one has nothing else;
+ * of others the host tells when a tenth of the file takes no space (as QEMU). */
+static bool has_host_holes(const struct image *img)
+{
+	struct stat st;
+
+	if (!img->fmt->unmap && !img->fmt->reserve)
+		return true;
+	return img->nr_children || file_stat(img->file, &st) ||
+	       (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size / 10 * 9;
+}
+
+static unsigned how_exact(const struct measure_source *src)
+{
+	const struct image *img = src->view ? src->view->img : NULL;
+
+	for (; img; img = img->backing)
+		if (has_host_holes(img))
+			return MAP_EXACT;
+	return 0;
+}
+
 int measure_data(const struct measure_source *src, uint64_t unit,
 		 uint64_t *bytes, struct err *err)
 {
 	uint64_t at = 0, counted = 0;
+	unsigned flags = how_exact(src);
 	struct run run;
 
 	*bytes = 0;
 	while (src->view && at < src->size) {
 		uint64_t len = min_u64(src->size - at, STRETCH);
-		int ret = walk_run(src->view, at, len, 0, MAP_EXACT, &run);
+		int ret = walk_run(src->view, at, len, 0, flags, &run);
 
 		if (ret)
 			return err_errno(err, ret,

@@ -104,6 +104,8 @@ SCRIPT_TESTS += tests/measure.py
 SCRIPT_TESTS += tests/resize.py
 SCRIPT_TESTS += tests/snapshot.sh
 SCRIPT_TESTS += tests/mount-snapshots.sh
+SCRIPT_TESTS += tests/mount-snapshots-fio.sh
+SCRIPT_TESTS += tests/snapshot-kill.sh
 
 SCRIPT_TESTS += tests/judge.sh
 SCRIPT_TESTS += tests/judge-formats.sh

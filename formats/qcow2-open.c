@@ -593,6 +593,24 @@ static int qcow2_upgrade(struct image *img, struct err *err)
 	return ret ? ret : make_writable(img, err);
 }
 
+/* The header's page is clean: nothing has changed yet, or all is written. */
+static int set_mark(struct image *img, uint64_t incompat)
+{
+	struct qcow2 *q = qcow2_of(img);
+	unsigned char bytes[8];
+	int ret;
+
+	if (incompat == q->incompat)
+		return 0;
+	be64_put(bytes, incompat);
+	ret = file_write(img->file, bytes, sizeof(bytes), QH_INCOMPAT);
+	if (ret)
+		return ret;
+	meta_forget(img, img->file, 0, SECTOR_SIZE);
+	q->incompat = incompat;
+	return 0;
+}
+
 /* Rule 12.  Autoclear bits that we do not know speak of what we are about to
  * make wrong; so does that of bitmaps where there are none. */
 int qcow2_dirty(struct image *img)
@@ -610,6 +628,9 @@ int qcow2_dirty(struct image *img)
 		keep = q->autoclear & QAUTOCLEAR_KNOWN;
 	else
 		ret = qcow2_alloc_begin(img);
+	if (!ret && q->compat & QCOMPAT_LAZY_REFCOUNTS &&
+	    !(img->flags & IMAGE_REPAIR))
+		ret = set_mark(img, q->incompat | QINCOMPAT_DIRTY);
 	if (ret || q->version < 3 || keep == q->autoclear)
 		return ret;
 	be64_put(bytes, keep);
@@ -631,10 +652,11 @@ static int qcow2_clean(struct image *img)
 	int ret = img->flags & IMAGE_REPAIR ? 0 :
 		  file_size(img->file, &size);
 
-	if (ret || img->flags & IMAGE_REPAIR || !img->file->traits.grows ||
-	    size >= q->used_end)
+	if (ret || img->flags & IMAGE_REPAIR)
 		return ret;
-	return file_truncate(img->file, q->used_end);
+	if (img->file->traits.grows && size < q->used_end)
+		ret = file_truncate(img->file, q->used_end);
+	return ret ? ret : set_mark(img, q->incompat & ~QINCOMPAT_DIRTY);
 }
 
 const struct format qcow2_format = {

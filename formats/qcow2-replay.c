@@ -4,9 +4,10 @@
  * reference counts (lazy refcounts, qcow2.md 9): before it is written to, the
  * counts are made what the tables say.
  *
- * We never postpone ours: they are written with the guest's data, by the same
- * sync, so that there is nothing to win.  Refuses to know how counts are made
- * anew: that is check -r's.
+ * We mark such images as well for as long as they are written to.  Ours are not
+ * postponed (they are written with the guest's data, by the same sync: there is
+ * nothing to win), so that after a crash the mark only brings back what leaked.
+ * Refuses to know how counts are made anew: that is check -r's.
  */
 #include "qcow2.h"
 

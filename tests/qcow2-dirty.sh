@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # An image with lazy refcounts whose writer died: reading changes nothing, the
-# first opening for writing makes its counts true, with qemu-img's words.
+# first opening for writing makes its counts true, with qemu-img's words.  Ours
+# are marked like QEMU's while they are written to, and no longer.
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires qemu-img qemu-io
 imgio=$top_builddir/tests/imgio
@@ -41,4 +42,32 @@ for o in cluster_size=4k cluster_size=64k cluster_size=512,refcount_bits=1 \
 	printf 'write -P 3 3145728 300000\n' | "$imgio" -f qcow2 a.qcow2 ||
 		fail "$o: write"
 	qemu-img check -q a.qcow2 || fail "$o: check after a write"
+done
+
+# marked: is a.qcow2?
+marked() {
+	qemu-img info -U a.qcow2 | grep -q 'cleanly shut down: no'
+}
+
+for o in cluster_size=4k cluster_size=64k,extended_l2=on \
+	cluster_size=4k,data_file=d.raw,data_file_raw=on; do
+	rm -f a.qcow2 d.raw
+	"$IMGCTL" create -q -f qcow2 -o "lazy_refcounts=on,$o" a.qcow2 8M
+	printf 'read 0 512\n' | "$imgio" -f qcow2 a.qcow2
+	printf 'write -P 1 0 100000\nwrite -P 2 1048576 70000\n' |
+		"$imgio" -f qcow2 a.qcow2
+	! marked || fail "$o: marked after an orderly end"
+	qemu-img check -q a.qcow2 || fail "$o: check"
+	# The counts of what was discarded would leak.
+	printf 'discard 0 100000\nwrite -P 3 5000000 50000\nflush\nabort\n' |
+		"$imgio" -f qcow2 -d unmap a.qcow2 || :
+	marked || fail "$o: not marked"
+	qemu-img convert -O raw a.qcow2 want.raw
+	printf 'write -P 4 7000000 3\n' | "$imgio" -f qcow2 a.qcow2 2>ours ||
+		fail "$o: $(cat ours)"
+	! marked || fail "$o: marked still"
+	qemu-img check -q a.qcow2 || fail "$o: leaks"
+	qemu-io -f raw -c 'write -P 4 7000000 3' want.raw >/dev/null
+	qemu-img compare -q -f raw -F qcow2 want.raw a.qcow2 ||
+		fail "$o: content"
 done

@@ -54,6 +54,8 @@ struct knobs {
 	bool no_sticky;         /* rule 6: a failed sync is forgotten */
 	bool no_forget;         /* rule 17: stale pages stay cached */
 	bool no_dirty_mark;     /* rule 12 */
+	bool no_job_flush;      /* commit: the top is emptied before the base is
+				 * durable */
 	bool no_bitmap_mark;    /* rule 12: bitmaps never say "in use" */
 	bool no_barriers;       /* repair_barrier() lets the next write pass:
 				 * headers before the log, counts before maps */

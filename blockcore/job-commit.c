@@ -16,6 +16,7 @@
  * Knows that order.  Copies by the same machine as convert.
  */
 #include "job-convert.h"
+#include "engine.h"
 
 #include <stdlib.h>
 
@@ -195,7 +196,7 @@ static int last_instant(const struct commit_args *a)
 		ret = copy_changed(a, &bytes);
 
 	pause_point("commit-copied");
-	if (!ret)
+	if (!ret && !knobs.no_job_flush)
 		ret = image_flush(a->base);
 	pause_point("commit-flushed");
 	if (ret || a->drop)
@@ -209,7 +210,7 @@ static int finish(const struct commit_args *a)
 	int ret = catch_up(a);
 
 	/* Most of it is durable before anybody has to wait. */
-	if (!ret)
+	if (!ret && !knobs.no_job_flush)
 		ret = image_flush(a->base);
 	if (ret)
 		return ret;

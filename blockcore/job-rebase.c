@@ -61,7 +61,8 @@ static bool same_file(struct worker *w, struct file *a, struct file *b)
 	w->file[0] = a;
 	w->file[1] = b;
 	w->same = a == b || (!file_stat(a, &x) && !file_stat(b, &y) &&
-			     x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+			     x.st_ino && x.st_dev == y.st_dev &&
+			     x.st_ino == y.st_ino);
 	return w->same;
 }
 

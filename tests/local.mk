@@ -103,6 +103,7 @@ SCRIPT_TESTS += tests/qcow2-nocow.sh
 SCRIPT_TESTS += tests/qcow2-snapshots.sh
 SCRIPT_TESTS += tests/measure.py
 SCRIPT_TESTS += tests/resize.py
+SCRIPT_TESTS += tests/size-kill.py
 SCRIPT_TESTS += tests/snapshot.sh
 SCRIPT_TESTS += tests/mount-snapshots.sh
 SCRIPT_TESTS += tests/mount-snapshots-fio.sh

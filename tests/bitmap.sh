@@ -137,3 +137,35 @@ imgctl bitmap --add -g 4k d.qcow2 b
 "$imgio" -f qcow2 -c 'write 3M 4k' -c 'write -z 4M 4k' d.qcow2
 assert_eq "$(qemu_dirty d.qcow2 b)" "3145728+4096 4194304+4096"
 checks d.qcow2
+
+# Another size: bits stay, what is new is not dirty, what is gone does not come
+# back; of those that record nothing as well.
+for cs in 512 64k; do
+	qemu-img create -q -f qcow2 -o cluster_size=$cs r.qcow2 4M
+	imgctl bitmap --add -g 4k r.qcow2 b
+	"$imgio" -f qcow2 -c 'write 0 4k' -c 'write 3M 1M' r.qcow2
+	imgctl bitmap --add --disable -g 64k --merge b r.qcow2 off
+	imgctl resize -q r.qcow2 40M
+	checks r.qcow2
+	assert_eq "$(qemu_dirty r.qcow2 b)" "0+4096 3145728+1048576"
+	assert_eq "$(qemu_dirty r.qcow2 off)" "0+65536 3145728+1048576"
+	assert_eq "$(state r.qcow2 off)" :65536
+	"$imgio" -f qcow2 -c 'write 39M 4k' r.qcow2
+	assert_eq "$(qemu_dirty r.qcow2 b)" \
+		"0+4096 3145728+1048576 40894464+4096"
+	imgctl resize -q --shrink r.qcow2 3584k
+	checks r.qcow2
+	assert_eq "$(qemu_dirty r.qcow2 b)" "0+4096 3145728+524288"
+	imgctl resize -q r.qcow2 64M
+	checks r.qcow2
+	assert_eq "$(qemu_dirty r.qcow2 b)" "0+4096 3145728+524288"
+	assert_eq "$(qemu_dirty r.qcow2 off)" "0+65536 3145728+524288"
+	qemu-img resize -q r.qcow2 70M
+	"$imgio" -f qcow2 -c 'write 69M 4k' r.qcow2
+	assert_eq "$(qemu_dirty r.qcow2 b)" \
+		"0+4096 3145728+524288 72351744+4096"
+	checks r.qcow2
+done
+"$imgio" -f qcow2 -c 'write 0 64k' -c abort r.qcow2
+assert_rc 1 imgctl resize -q r.qcow2 80M
+assert_contains "$(cat err)" "Bitmap 'b' is inconsistent and cannot be used"

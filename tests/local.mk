@@ -61,6 +61,7 @@ tests_libtest_a_SOURCES += tests/lib/crash.c
 
 # ---- scripts ----
 SCRIPT_TESTS += tests/bitmap.sh
+SCRIPT_TESTS += tests/bitmap-hostile.py
 TEST_FILES += tests/lib-bitmap.sh
 SCRIPT_TESTS += tests/bochs.sh
 SCRIPT_TESTS += tests/cloop.sh

@@ -454,6 +454,20 @@ static int check_resized(struct image *img, struct err *err)
 	return ret;
 }
 
+int bitmaps_resize_begin(struct image *img, struct err *err)
+{
+	struct bitmap_set *set = &img->eng->bitmaps.set;
+	struct bitmap *b;
+	int ret = engine_begin(img->eng);
+	with_lock(&img->eng->bitmaps.lock);
+
+	if (!ret)
+		ret = check_resized(img, err);
+	for (size_t i = 0; i < set->n && !ret; i++)
+		ret = find_to_change(img, set->item[i]->name, &b, err);
+	return ret;
+}
+
 int bitmaps_resize(struct image *img, uint64_t size, struct err *err)
 {
 	struct bitmap_set *set = &img->eng->bitmaps.set;

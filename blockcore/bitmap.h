@@ -150,8 +150,11 @@ int bitmap_count(struct image *img, const char *name, uint64_t *bytes,
  * to be others.
  */
 int bitmaps_touch(struct image *img, uint64_t off, uint64_t len);
-/* For resize: before the disk grows, after it has shrunk.  What is new is not
- * dirty (as QEMU has it). */
+/* For resize.  Before anything is changed: marks all as in use, since their
+ * tables no longer fit the disk when the header has another size; refuses those
+ * that cannot be changed.  Then, before the disk grows or after it has shrunk,
+ * the bits.  What is new is not dirty (as QEMU has it). */
+int bitmaps_resize_begin(struct image *img, struct err *err);
 int bitmaps_resize(struct image *img, uint64_t size, struct err *err);
 /* Does the image have any, inconsistent ones too? */
 bool bitmaps_any(struct image *img);

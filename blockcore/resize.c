@@ -145,8 +145,10 @@ static int grow(struct image *img, uint64_t size, const struct resize_args *a,
 		struct err *err)
 {
 	uint64_t old = image_size(img);
-	int ret = bitmaps_resize(img, round_up(size, SECTOR_SIZE), err);
+	int ret = bitmaps_resize_begin(img, err);
 
+	if (!ret)
+		ret = bitmaps_resize(img, round_up(size, SECTOR_SIZE), err);
 	if (ret)
 		return ret;
 	size_set(img, size);
@@ -170,8 +172,10 @@ static int shrink(struct image *img, uint64_t size,
 {
 	uint64_t old = image_size(img);
 	uint64_t end = round_up(size, SECTOR_SIZE);
-	int ret = image_flush(img);
+	int ret = bitmaps_resize_begin(img, err);
 
+	if (!ret)
+		ret = image_flush(img);
 	if (!ret)
 		ret = img->fmt->resize(img, size, PREALLOC_OFF, err);
 	if (!ret)

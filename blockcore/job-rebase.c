@@ -47,7 +47,7 @@ static int chain_run(struct image *img, uint64_t off, uint64_t len,
 
 	if (off < size)
 		return walk_step(&img->live, off, min_u64(len, size - off), 0,
-				 0, run);
+				 MAP_EXACT, run);
 	*run = (struct run) { .off = off, .len = len, .zero = true };
 	return 0;
 }

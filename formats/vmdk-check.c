@@ -5,7 +5,8 @@
  *
  * The first table counts where both could be true.  An entry that leads beyond
  * the end of the file takes the second one's place if that is sound, else the
- * grain is gone.  Refuses to know what is in a grain.
+ * grain is gone.  A second table that is only behind does no harm: a leak.
+ * Refuses to know what is in a grain.
  */
 #include "vmdk.h"
 
@@ -96,12 +97,34 @@ static int table_anew(struct scan *s, uint64_t root, const void *entries)
 	return ret;
 }
 
+/* Where they differ one of them is empty: what a power failure leaves of two
+ * tables that were about to be written.  The first one is right. */
+static bool is_behind(const struct scan *s)
+{
+	for (uint64_t i = 0; i < s->x->gtes; i++) {
+		uint32_t a = le32_at(s->first + 4 * i);
+		uint32_t b = le32_at(s->second + 4 * i);
+
+		if (a != b && a > 1 && b > 1)
+			return false;
+	}
+	return true;
+}
+
 static int check_second(struct scan *s, uint64_t index, uint64_t table)
 {
 	bool good = table_good(s, table);
 
 	if (good && !memcmp(s->first, s->second, table_bytes(s)))
 		return 0;
+	if (good && is_behind(s)) {
+		check_say(s->res, "%s redundant grain table %" PRIu64
+			  " is behind", s->fix ? "Repairing" : "Leaked:",
+			  index);
+		*(s->fix ? &s->res->leaks_fixed : &s->res->leaks) += 1;
+		return s->fix ? repair_write(s->img, s->x->file, s->first,
+					     table_bytes(s), table) : 0;
+	}
 	check_say(s->res, "%s redundant grain table %" PRIu64 " differs",
 		  fixes(s) ? "Repairing" : "ERROR:", index);
 	found(s);

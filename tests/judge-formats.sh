@@ -12,7 +12,7 @@
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires qemu-img
 : "${CRASHES:=2}"
-chosen=" ${*:-vdi vpc vhdx} "
+chosen=" ${*:-vdi vpc vhdx vmdk} "
 judge=$top_builddir/tests/judge/judge
 
 # judged FORMAT OPTIONS...: counts.
@@ -42,6 +42,10 @@ judged vhdx --cluster 1048576 --create block_size=1M
 judged vhdx --cluster 1048576 --create block_size=1M --at-sync --ops 60
 judged vhdx --cluster 1048576 --create block_size=1M,block_state_zero=off
 judged vhdx --cluster 1048576 --threads 1 --create block_size=1M,subformat=fixed
+judged vmdk
+judged vmdk --at-sync --ops 60
+judged vmdk --create zeroed_grain=on
+judged vmdk --threads 1 --size 40000000
 
 # "vdi, cluster 1048576: 50 crashes, 0 failures"
 awk '{ sub(",", "", $1) }

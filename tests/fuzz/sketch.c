@@ -116,12 +116,16 @@ static void change_number(uint8_t *data, const struct record *r, uint32_t *rnd)
 {
 	unsigned width = 1u << next_random(rnd) % 4;
 	bool big = next_random(rnd) & 1;
-	uint8_t *p;
+	uint8_t *p = NULL;
 
 	if (r->n < width)
 		return;
-	p = data + r->at + next_random(rnd) % (r->n / width) * width;
-	if (next_random(rnd) % 3)
+	/* Most of an image is zero; what is not says something. */
+	for (unsigned i = 0; i < 8 && (!p || !(*p | p[width - 1])); i++)
+		p = data + r->at + next_random(rnd) % (r->n / width) * width;
+	if (next_random(rnd) % 3 == 0)
+		put_number(p, 0, width, big);
+	else if (next_random(rnd) % 2)
 		put_number(p, turning_number(data, rnd), width, big);
 	else
 		p[big ? width - 1 : 0] = (uint8_t)(p[big ? width - 1 : 0] +

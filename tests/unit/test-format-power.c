@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * test-format-power.c - VDI, VHD and VHDX lose power: at each request of a
+ * test-format-power.c - VDI, VHD, VHDX and VMDK lose power: at each request of a
  * piece of work, with several outcomes each, and at each request of a check -r.
  * Nothing that was flushed is lost, check finds no more than the format allows
  * after a crash, and nothing after the next opening for writing.
@@ -93,6 +93,14 @@ static const struct kind vhdx = {
 /* 137 pages of the table: more than one entry of the log can take. */
 static const struct kind vhdx_small_log = {
 	"vhdx", "block_size=1M", 70000 * MiB, MiB, 512, 136, 2, nothing
+};
+
+/* Slots in all four tables. */
+static const struct kind vmdk = {
+	"vmdk", "", 100 * MiB, 64 * KiB, 150, 11, 8, nothing
+};
+static const struct kind vmdk_zeroes = {
+	"vmdk", "zeroed_grain=on", 100 * MiB, 64 * KiB, 150, 11, 8, nothing
 };
 
 /* ---- images ----------------------------------------------------------------- */
@@ -201,7 +209,9 @@ static void hear(void *data, const char *line)
 {
 	struct said *s = data;
 
-	s->other += !s->allowed(line);
+	/* VMDK: of two tables one was written. */
+	s->other += strncmp(line, "Leaked: redundant", 17) &&
+		    !s->allowed(line);
 }
 
 static bool check_is_good(struct image *img, bool (*allowed)(const char *))
@@ -500,6 +510,23 @@ static void test_repair_vhdx(void **state)
 	REPAIR(vhdx, { SLOT_1, UINT64_C(0x0400800000000000), 8 });
 }
 
+/* The second directory is at sector 21, the first at 38; tables follow. */
+static void test_repair_vmdk(void **state)
+{
+	enum { RGD = 21 * 512, RGT = RGD + 512, GD = 38 * 512, GT = GD + 512,
+	       SLOT_1 = 4 * 150 };
+	static const uint64_t nowhere = 0xffffff7f;
+
+	(void)state;
+	REPAIR(vmdk, { GD, nowhere, 4 });
+	REPAIR(vmdk, { GD + 4, nowhere, 4 }, { GT + SLOT_1, nowhere, 4 });
+	REPAIR(vmdk, { RGD, nowhere, 4 });
+	REPAIR(vmdk, { RGD, 0, 4 }, { RGD + 4, 0, 4 });
+	REPAIR(vmdk, { GT + SLOT_1, nowhere, 4 });
+	REPAIR(vmdk, { RGT + SLOT_1, 0, 4 });
+	REPAIR(vmdk, { GT + SLOT_1, nowhere, 4 }, { RGT + SLOT_1, 0, 4 });
+}
+
 /* ---- all ------------------------------------------------------------------------- */
 
 static void hush(void *data, const char *line)
@@ -517,14 +544,18 @@ int main(void)
 		ON(test_power, vdi_static),
 		ON(test_power, vpc),
 		ON(test_power, vhdx),
+		ON(test_power, vmdk),
+		ON(test_power, vmdk_zeroes),
 		ON(test_batches, vhdx_small_log),
 		ON(test_without_stages, vdi),
 		ON(test_without_stages, vpc),
 		ON(test_without_stages, vhdx),
+		ON(test_without_stages, vmdk),
 		ON(test_without_log_crc, vhdx),
 		cmocka_unit_test(test_repair_vdi),
 		cmocka_unit_test(test_repair_vpc),
 		cmocka_unit_test(test_repair_vhdx),
+		cmocka_unit_test(test_repair_vmdk),
 	};
 
 	log_set(hush, NULL);

@@ -87,21 +87,6 @@ static const struct option_spec key_options[] = {
 	{ NULL, OPTION_STRING, NULL, NULL },
 };
 
-/* As qemu-img says it of a bare word, also of one that it does not know. */
-static void warn_bare(const char *text)
-{
-	char *key, *value;
-
-	while (options_item(&text, &key, &value)) {
-		if (!value && *key && strcmp(key, key_options[0].name) &&
-		    strcmp(key, key_options[1].name))
-			warn("short-form boolean option '%s' deprecated\n"
-			     "Please use %s=on instead", key, key);
-		free(key);
-		free(value);
-	}
-}
-
 int snapshot_key_parse(const char *text, struct snapshot_key *key,
 		       struct options **keep, struct err *err)
 {
@@ -112,7 +97,6 @@ int snapshot_key_parse(const char *text, struct snapshot_key *key,
 	*keep = NULL;
 	if (strncmp(text, "snapshot.", strlen("snapshot.")))
 		return 0;
-	warn_bare(text);
 	o = options_new(key_options, NULL);
 	ret = options_parse(o, text, err);
 	if (ret) {

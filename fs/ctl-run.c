@@ -195,6 +195,9 @@ static int settle(struct ctl_call *c, int ret, struct err *err)
 	mimage_wrote(c->m);
 	blocks_anew(c->m);
 	mimage_changed(c->m, true);
+	/* Who reads after a command must not find pages of before. */
+	if (!c->subject)
+		notify_settle(c->m->mnt);
 	if (ret || !flushed)
 		return ret;
 	return err_errno(err, flushed, "Could not flush the image");

@@ -466,5 +466,8 @@ void reply_end(fuse_req_t req);
 /* Queued; any thread may call, holding anything.  @data: pages too. */
 void notify_inode(struct mount *mnt, fuse_ino_t ino, bool data);
 void notify_entry(struct mount *mnt, fuse_ino_t parent, const char *name);
+/* What was queued has been sent, or a second is over.  The caller holds nothing
+ * and has no directory's request to answer. */
+void notify_settle(struct mount *mnt);
 
 #endif

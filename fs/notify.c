@@ -9,6 +9,7 @@
 #include "fs/notify.h"
 
 #include <signal.h>
+#include <time.h>
 
 struct note {
 	fuse_ino_t ino;
@@ -23,6 +24,8 @@ struct notifier {
 	pthread_mutex_t lock;   /* guards what follows */
 	pthread_cond_t more;
 	struct note *head, **tail;
+	uint64_t queued, sent;
+	pthread_cond_t less;
 	bool ending;
 };
 
@@ -67,6 +70,10 @@ static void *notifier_run(void *data)
 	while ((n = take(nf))) {
 		send(nf, n);
 		note_free(n);
+		pthread_mutex_lock(&nf->lock);
+		nf->sent++;
+		pthread_cond_broadcast(&nf->less);
+		pthread_mutex_unlock(&nf->lock);
 	}
 	return NULL;
 }
@@ -83,6 +90,7 @@ struct notifier *notifier_start(struct fuse_session *se)
 	nf->tail = &nf->head;
 	pthread_mutex_init(&nf->lock, NULL);
 	pthread_cond_init(&nf->more, NULL);
+	pthread_cond_init(&nf->less, NULL);
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	ret = pthread_create(&nf->thread, NULL, notifier_run, nf);
@@ -115,6 +123,7 @@ void notifier_free(struct notifier *nf)
 		note_free(n);
 	}
 	pthread_cond_destroy(&nf->more);
+	pthread_cond_destroy(&nf->less);
 	pthread_mutex_destroy(&nf->lock);
 	free(nf);
 }
@@ -136,7 +145,25 @@ static void queue(struct notifier *nf, fuse_ino_t ino, const char *name,
 	with_lock(&nf->lock);
 	*nf->tail = n;
 	nf->tail = &n->next;
+	nf->queued++;
 	pthread_cond_signal(&nf->more);
+}
+
+void notify_settle(struct mount *mnt)
+{
+	struct notifier *nf = mnt->notifier;
+	struct timespec until;
+	uint64_t queued;
+	int late = 0;
+
+	if (!nf)
+		return;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec++;
+	with_lock(&nf->lock);
+	queued = nf->queued;
+	while (nf->sent < queued && !nf->ending && !late)
+		late = pthread_cond_timedwait(&nf->less, &nf->lock, &until);
 }
 
 void notify_inode(struct mount *mnt, fuse_ino_t ino, bool data)

@@ -118,11 +118,27 @@ static bool key_parse(const char *text, struct snapshot_key *key,
 	return false;
 }
 
+/* As qemu-img says it of a bare word, once. */
+static void warn_bare(const char *text)
+{
+	char *key, *value;
+
+	while (options_item(&text, &key, &value)) {
+		if (!value && *key)
+			warn("short-form boolean option '%s' deprecated\n"
+			     "Please use %s=on instead", key, key);
+		free(key);
+		free(value);
+	}
+}
+
 bool tool_snapshot_key(const char *text)
 {
 	struct snapshot_key key;
 	struct options *keep;
 
+	if (!strncmp(text, "snapshot.", strlen("snapshot.")))
+		warn_bare(text);
 	if (!key_parse(text, &key, &keep))
 		return false;
 	options_free(keep);

@@ -143,7 +143,8 @@ static void warn_about(const struct dmg *d)
 
 static int sort(struct dmg *d, struct err *err)
 {
-	qsort(d->chunks, d->nr, sizeof(*d->chunks), by_sector);
+	if (d->nr)
+		qsort(d->chunks, d->nr, sizeof(*d->chunks), by_sector);
 	for (size_t i = 1; i < d->nr; i++)
 		if (d->chunks[i - 1].sector + d->chunks[i - 1].sectors >
 		    d->chunks[i].sector)

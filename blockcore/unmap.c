@@ -176,8 +176,10 @@ int image_unmap(const struct view *v, uint64_t off, uint64_t len,
 	if (is_zero_how(how))
 		ret = clear(img, off, first - off, how);
 	while (!ret && first < last) {
+		/* A unit of Parallels may be larger than that. */
 		uint64_t n = min_u64(last - first,
-				     round_down(CLAIM_MAX, img->unit));
+				     max_u64(round_down(CLAIM_MAX, img->unit),
+					     img->unit));
 
 		ret = unmap_units(img, first, n, how);
 		first += n;

@@ -379,6 +379,10 @@ FUZZ_PLANTED = vmdk qcow qed parallels bochs cloop dmg
 TEST_FILES += $(FUZZ_PLANTED:%=tests/fuzz/planted/%-1.patch) \
 	$(FUZZ_PLANTED:%=tests/fuzz/planted/%-2.patch) \
 	$(FUZZ_PLANTED:%=tests/fuzz/planted/%-3.patch)
+# ... and fewer for these, whose fuzzing is slow:
+TEST_FILES += tests/fuzz/planted/vdi-1.patch tests/fuzz/planted/vdi-2.patch \
+	tests/fuzz/planted/vpc-1.patch tests/fuzz/planted/vpc-2.patch \
+	tests/fuzz/planted/vhdx-1.patch
 
 # 50 kills of the daemon under load; SEED=N for the same ones again.
 check-kill: all

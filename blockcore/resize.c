@@ -29,6 +29,18 @@ static bool is_mapped(const struct image *img)
 
 /* ---- what is behind the end ---------------------------------------------- */
 
+/* Whole units of one kind, or a unit that has something; *@len bytes. */
+static bool is_empty(struct image *img, const struct extent *ext,
+		     uint64_t end, uint64_t *len)
+{
+	bool empty = ext->kind == EXT_HOLE && !(ext->flags & EXT_PREALLOC);
+
+	*len = round_down(ext->len, img->unit);
+	if (!empty || !*len)    /* a unit may be of several kinds */
+		*len = min_u64(round_up(ext->len, img->unit), end - ext->off);
+	return empty && *len <= ext->len;
+}
+
 /* What this layer has at [off, end), both multiples of the unit or the disk's
  * end. */
 static int drop(struct image *img, uint64_t off, uint64_t end,
@@ -38,14 +50,14 @@ static int drop(struct image *img, uint64_t off, uint64_t end,
 
 	while (!ret && off < end) {
 		struct extent ext;
+		uint64_t len = 0;
 
 		ret = image_map(&img->live, off, end - off, &ext);
-		if (!ret && (ext.kind != EXT_HOLE || ext.flags & EXT_PREALLOC))
-			ret = image_unmap(&img->live, off, ext.len,
-					  UNMAP_HOLE);
+		if (!ret && !is_empty(img, &ext, end, &len))
+			ret = image_unmap(&img->live, off, len, UNMAP_HOLE);
 		if (!ret)
 			ret = progress_step(p, 0);
-		off += ext.len;
+		off += len;
 	}
 	return ret;
 }

@@ -645,17 +645,41 @@ int qcow2_dirty(struct image *img)
 
 /* A cluster that was filled only in part may lack its end (QEMU's files end
  * with whole clusters), a compressed one the rest of its last sector. */
+/*
+ * The file ends with a cluster that is used: a whole one, and of an image that
+ * was made smaller the last one (where more follows, QEMU refuses to grow it
+ * with preallocation).
+ */
+static int file_end_set(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t size, end, count = 0;
+	int ret = file_size(img->file, &size);
+
+	if (ret || !img->file->traits.grows)
+		return ret;
+	if (size < q->used_end)
+		return file_truncate(img->file, q->used_end);
+	if (!q->shrunk)
+		return 0;
+	for (end = round_up(size, img->unit); end; end -= img->unit)
+		if (qcow2_refcount(img, end - img->unit, &count) || count)
+			break;
+	if (end && end < size) {
+		ret = file_truncate(img->file, end);
+		q->used_end = min_u64(q->used_end, end);
+	}
+	return ret;
+}
+
 static int qcow2_clean(struct image *img)
 {
 	struct qcow2 *q = qcow2_of(img);
-	uint64_t size;
-	int ret = img->flags & IMAGE_REPAIR ? 0 :
-		  file_size(img->file, &size);
+	int ret;
 
-	if (ret || img->flags & IMAGE_REPAIR)
-		return ret;
-	if (img->file->traits.grows && size < q->used_end)
-		ret = file_truncate(img->file, q->used_end);
+	if (img->flags & IMAGE_REPAIR)
+		return 0;
+	ret = file_end_set(img);
 	return ret ? ret : set_mark(img, q->incompat & ~QINCOMPAT_DIRTY);
 }
 

@@ -148,6 +148,8 @@ int qcow2_resize(struct image *img, uint64_t size, enum preallocation mode,
 	ret = qcow2_header_pin(img, &head);
 	if (ret)
 		return ret;
+	if (smaller)
+		qcow2_of(img)->shrunk = true;
 	be64_put(bytes, size);
 	change_begin(img);
 	qcow2_header_put(img, head, QH_SIZE, bytes, sizeof(bytes));

@@ -176,6 +176,8 @@ struct qcow2 {
 	uint64_t luks_offset, luks_length;
 	char *data_file;                /* as stored, or NULL */
 	struct file *data;              /* NULL: guest data is in img->file */
+	bool shrunk;                    /* became smaller since it was opened
+					 * (one resize at a time) */
 	bool raw;                       /* what the guest reads is, always,
 					 * what @data holds */
 	pthread_mutex_t header;         /* who rewrites the header; outside of

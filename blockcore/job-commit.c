@@ -157,7 +157,7 @@ static int copy_changed(const struct commit_args *a, uint64_t *bytes)
 {
 	unsigned layers = layers_above(a->top, a->base);
 	uint64_t size = image_size(a->top), off = 0, len;
-	autofree void *buf = malloc(CONVERT_REQUEST);
+	autofree void *buf = aligned_alloc(4096, CONVERT_REQUEST);
 	int ret = buf ? 0 : -ENOMEM;
 
 	*bytes = 0;

@@ -17,6 +17,8 @@
 
 enum { MAX_WORKERS = 8 };
 #define STRETCH (2 * MiB)       /* what a thread takes at a time */
+#define ALIGN 4096u             /* of buffers: the kernel copies twice as fast
+				 * as to what malloc() gives */
 
 struct rebase {
 	const struct rebase_args *a;
@@ -32,6 +34,7 @@ struct worker {
 	struct rebase *r;
 	char *old, *new;        /* STRETCH bytes each */
 	void *packed;           /* a unit; NULL: not compressed */
+	struct run old_run, new_run;    /* the last one that was asked for */
 	/* The last two files that were compared, and whether they are one. */
 	const struct file *file[2];
 	bool same;
@@ -39,16 +42,32 @@ struct worker {
 
 /* ---- do both chains say the same? ------------------------------------------------ */
 
-/* The run at @off of a chain that may be missing or too short. */
+/*
+ * The run at @off of a chain that may be missing or too short.  Where the host
+ * has holes costs it a look at much of a file: it is asked for more than is
+ * needed now, and *@known is what it said.
+ */
 static int chain_run(struct image *img, uint64_t off, uint64_t len,
-		     struct run *run)
+		     struct run *known, struct run *run)
 {
-	uint64_t size = img ? image_size(img) : 0;
+	uint64_t size = img ? image_size(img) : 0, skip;
 
-	if (off < size)
-		return walk_step(&img->live, off, min_u64(len, size - off), 0,
-				 MAP_EXACT, run);
-	*run = (struct run) { .off = off, .len = len, .zero = true };
+	if (off >= size) {
+		*run = (struct run) { .off = off, .len = len, .zero = true };
+		return 0;
+	}
+	if (off < known->off || off >= known->off + known->len) {
+		int ret = walk_step(&img->live, off, min_u64(GiB, size - off),
+				    0, MAP_EXACT, known);
+
+		if (ret)
+			return ret;
+	}
+	*run = *known;
+	skip = off - known->off;
+	run->off = off;
+	run->len = min_u64(len, known->len - skip);
+	run->host += run->has_host ? skip : 0;
 	return 0;
 }
 
@@ -168,10 +187,10 @@ static int look(struct worker *w, uint64_t off, uint64_t len, bool *same,
 		uint64_t *n)
 {
 	struct run a, b;
-	int ret = chain_run(w->r->old, off, len, &a);
+	int ret = chain_run(w->r->old, off, len, &w->old_run, &a);
 
 	if (!ret)
-		ret = chain_run(w->r->a->new, off, len, &b);
+		ret = chain_run(w->r->a->new, off, len, &w->new_run, &b);
 	if (ret)
 		return ret;
 	*n = min_u64(a.len, b.len);
@@ -248,11 +267,11 @@ static void done(struct rebase *r, uint64_t len, int ret)
 
 static int worker_init(struct worker *w, struct rebase *r)
 {
-	size_t n = max_u64(STRETCH, r->top->unit);
+	size_t n = round_up(max_u64(STRETCH, r->top->unit), ALIGN);
 
 	w->r = r;
-	w->old = malloc(n);
-	w->new = malloc(n);
+	w->old = aligned_alloc(ALIGN, n);
+	w->new = aligned_alloc(ALIGN, n);
 	if (r->a->compress)
 		w->packed = malloc(r->top->unit);
 	return w->old && w->new && (w->packed || !r->a->compress) ? 0 :

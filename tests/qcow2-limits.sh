@@ -12,10 +12,10 @@ K=65536
 
 # same COMMAND...: of l.qcow2, by both programs.
 same() {
-	timeout 60 qemu-img "$@" l.qcow2 >theirs 2>&1
-	a=$?
-	timeout 60 "$IMGCTL" "$@" l.qcow2 >ours 2>&1
-	b=$?
+	a=0
+	b=0
+	timeout 60 qemu-img "$@" l.qcow2 >theirs 2>&1 || a=$?
+	timeout 60 "$IMGCTL" "$@" l.qcow2 >ours 2>&1 || b=$?
 	sed -i 's/^imgctl: /qemu-img: /' ours
 	[ $a = $b ] && diff theirs ours || fail "$*: $a, $b"
 }

@@ -31,6 +31,8 @@ enum {
 	IDLE_TICKS = 20,        /* then the watch sleeps */
 	WAITING_LOW = 2,        /* in a row, while cores are free */
 	WAITING_HIGH = 16,      /* ... when only blocked threads justify it */
+	/* The largest write, or names and attributes. */
+	LOOP_REQUEST_MAX = FS_MAX_WRITE_LIMIT + (64 << 10),
 };
 
 struct loop;
@@ -41,6 +43,7 @@ struct server {
 	bool parked;                            /* loop->lock */
 	pthread_cond_t join;
 	pthread_t thread;
+	void *mem;              /* holds buf.mem */
 	struct fuse_buf buf;
 	unsigned waiting;       /* found at the device in a row */
 	long blocked;           /* how often it had, when that began */
@@ -66,6 +69,33 @@ struct loop {
 	pthread_t watch;
 };
 
+/* ---- buffers --------------------------------------------------------------- */
+
+/*
+ * What a write brings, behind its two headers, begins on a page: the kernel
+ * copies there in half the time.  libfuse offers the kernel its own idea of the
+ * size, and the kernel never fills more than the largest request.
+ */
+static int buffer_init(struct server *s)
+{
+	const size_t headers = sizeof(struct fuse_in_header) +
+			       sizeof(struct fuse_write_in);
+	const size_t page = 4096;
+
+	s->mem = aligned_alloc(page, page + LOOP_REQUEST_MAX);
+	if (!s->mem)
+		return -ENOMEM;
+	s->buf.mem = (char *)s->mem + page - headers;
+	return 0;
+}
+
+static void server_free(struct server *s)
+{
+	pthread_cond_destroy(&s->join);
+	free(s->mem);
+	free(s);
+}
+
 /* ---- joining and leaving --------------------------------------------------- */
 
 static void *serve(void *data);
@@ -80,11 +110,12 @@ static int server_start(struct loop *l)
 		return -ENOMEM;
 	s->loop = l;
 	pthread_cond_init(&s->join, NULL);
-	ret = pthread_create(&s->thread, NULL, serve, s);
+	ret = buffer_init(s);
+	if (!ret)
+		ret = -pthread_create(&s->thread, NULL, serve, s);
 	if (ret) {
-		pthread_cond_destroy(&s->join);
-		free(s);
-		return -ret;
+		server_free(s);
+		return ret;
 	}
 	s->next = l->all;
 	l->all = s;
@@ -311,9 +342,7 @@ static void stop(struct loop *l)
 	while ((s = l->all)) {
 		l->all = s->next;
 		pthread_join(s->thread, NULL);
-		pthread_cond_destroy(&s->join);
-		free(s->buf.mem);
-		free(s);
+		server_free(s);
 	}
 }
 

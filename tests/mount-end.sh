@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The end of a disk: writes across it are cut, from it on ENOSPC, also with
-# O_DIRECT; no truncate shortens it; only growable raw images grow.
+# O_DIRECT; no truncate shortens it; growable images grow, where the format can.
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires_fuse
 requires qemu-img python3
@@ -54,21 +54,27 @@ ok" "a write across the end"
 done
 assert_eq "$(stat -c %s a.raw)" 2097152 "size of the raw file"
 
-mount_img -o rw,growable a.raw m
-dd if=data of=m/disk bs=1M count=3 conv=notrunc status=none
-assert_eq "$(stat -c %s m/disk)" 3145728 "grown by writing"
-cmp data m/disk
-truncate -s 4M m/disk
-assert_eq "$(stat -c %s m/disk)" 4194304 "grown by truncate"
-assert_eq "$(errno_of 'os.truncate("m/disk", 4096)')" EPERM "shrink"
-cat data >> m/disk
-umount_img m
-truncate -s 4M data.want
-dd if=data of=data.want bs=1M conv=notrunc status=none
-cat data >> data.want
-assert_same data.want a.raw
+for fmt in raw qcow2; do
+	mount_img -o rw,growable a.$fmt m
+	dd if=data of=m/disk bs=1M count=3 conv=notrunc status=none
+	assert_eq "$(stat -c %s m/disk)" 3145728 "grown by writing"
+	cmp data m/disk
+	truncate -s 4M m/disk
+	assert_eq "$(stat -c %s m/disk)" 4194304 "grown by truncate"
+	assert_eq "$(errno_of 'os.truncate("m/disk", 4096)')" EPERM "shrink"
+	cat data >> m/disk
+	umount_img m
+	truncate -s 4M data.want
+	dd if=data of=data.want bs=1M conv=notrunc status=none
+	cat data >> data.want
+	qemu-img convert -f $fmt -O raw a.$fmt grown
+	assert_same data.want grown
+	rm data.want
+done
+assert_same grown a.raw
 
-mount_img -o rw,growable a.qcow2 m
-assert_eq "$(errno_of 'os.truncate("m/disk", 4194304)')" ENOTSUP qcow2
+qemu-img create -q -f vdi a.vdi 2M
+mount_img -o rw,growable a.vdi m
+assert_eq "$(errno_of 'os.truncate("m/disk", 4194304)')" ENOTSUP vdi
 assert_eq "$(stat -c %s m/disk)" 2097152 "size"
 umount_img m

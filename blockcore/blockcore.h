@@ -432,9 +432,9 @@ struct image {
 	const struct codec *codec;      /* for STORE_PACKED; NULL: cannot */
 	int pack_level;         /* of the codec's; 0: QEMU's (set by who
 				 * packs, before the first image_pack()) */
-	bool packed_only;       /* takes whole units, encoded, once (vmdk
-				 * streamOptimized): the engine encodes what
-				 * image_write() is given */
+	const char *packed_only;        /* takes whole units, encoded, once
+				 * (vmdk): the engine encodes what
+				 * image_write() is given.  Its name, or NULL */
 	char *name;             /* as info prints it ("top.qcow2") */
 	char *backing_name;     /* as stored in the image, or NULL */
 	char *backing_fmt;      /* as stored, or NULL */

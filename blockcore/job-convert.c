@@ -97,6 +97,21 @@ static void advance(struct convert *c, const struct batch *b)
 		p->tick(p);
 }
 
+/* A stream that has something there already says so.  Under c->order. */
+static void say_stored(const struct convert *c, uint64_t off)
+{
+	const struct image *dst = c->a->dst;
+	struct extent ext;
+	char line[160];
+
+	if (c->error || !c->a->report || !dst->packed_only ||
+	    image_map(&dst->live, off, 1, &ext) || ext.kind != EXT_PACKED)
+		return;
+	snprintf(line, sizeof(line), "Could not write to allocated cluster for"
+		 " %s", dst->packed_only);
+	c->a->report(c->a->report_data, line);
+}
+
 /* Stores @b with c->order given up meanwhile. */
 static void store(struct convert *c, struct batch *b)
 {
@@ -110,6 +125,8 @@ static void store(struct convert *c, struct batch *b)
 	rate_wait(c, batch_data(b));
 	(void)progress_pace(c->a->progress, batch_data(b));
 	pthread_mutex_lock(&c->order);
+	if (ret == -EIO)
+		say_stored(c, off);
 	if (ret)
 		fail(c, ret, "writing at byte", off);
 	else if (b->error)

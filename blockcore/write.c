@@ -216,6 +216,17 @@ int image_pack(struct image *img, const void *buf, void *out, size_t *n)
 	return img->codec ? encode(img, buf, out, img->unit - 1, n) : -ENOTSUP;
 }
 
+/* As QEMU: what is stored already is not replaced. */
+static int not_stored(struct image *img, uint64_t off)
+{
+	struct extent ext;
+	int ret = image_map(&img->live, off,
+			    min_u64(img->unit, image_size(img) - off), &ext);
+
+	return !ret && (ext.kind == EXT_DATA || ext.kind == EXT_PACKED) ?
+	       -EIO : ret;
+}
+
 static int store_packed(struct image *img, const void *packed, size_t n,
 			uint64_t off)
 {
@@ -223,13 +234,8 @@ static int store_packed(struct image *img, const void *packed, size_t n,
 		.intent = STORE_PACKED, .off = off, .len = img->unit,
 		.packed = (uint32_t)n,
 	};
-	struct extent ext;
-	int ret = image_map(&img->live, off,
-			    min_u64(img->unit, image_size(img) - off), &ext);
+	int ret = not_stored(img, off);
 
-	/* As QEMU: what is stored already is not replaced. */
-	if (!ret && (ext.kind == EXT_DATA || ext.kind == EXT_PACKED))
-		ret = -EIO;
 	if (!ret)
 		ret = img->fmt->reserve(img, &res);
 	if (ret)
@@ -245,8 +251,11 @@ static int store_packed_claimed(struct image *img, const void *packed, size_t n,
 				uint64_t off)
 {
 	struct claim claim;
-	int ret = engine_begin(img->eng);
+	int ret = not_stored(img, off);
 
+	/* What is refused is refused before the image is marked. */
+	if (!ret)
+		ret = engine_begin(img->eng);
 	if (!ret)
 		ret = dirty_throttle(img);
 	if (!ret)
@@ -314,7 +323,7 @@ int image_write(const struct view *v, const void *buf, size_t len,
 	struct image *img = v->img;
 	int ret = v->root ? -EROFS : view_check(v, off, len);
 
-	if (!ret && len)
+	if (!ret && len && !img->packed_only)
 		ret = engine_begin(img->eng);
 	if (!ret && len)
 		ret = guard(img, buf, len, off);

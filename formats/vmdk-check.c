@@ -5,7 +5,8 @@
  *
  * The first table counts where both could be true.  An entry that leads beyond
  * the end of the file takes the second one's place if that is sound, else the
- * grain is gone.  A second table that is only behind does no harm: a leak.
+ * grain is gone.  A second table that is only behind does no harm: a leak; one
+ * that has grains where there is no first one is copied.
  * Refuses to know what is in a grain.
  */
 #include "vmdk.h"
@@ -136,19 +137,37 @@ static int check_second(struct scan *s, uint64_t index, uint64_t table)
 	return table_anew(s, s->x->rgd + 4 * index, s->first);
 }
 
-/* The first table leads nowhere: the second one is copied. */
-static int check_lost(struct scan *s, uint64_t index, bool second)
+/* The first table is not there: the second one at @second, unless that is 0, is
+ * copied, but for entries that are as bad. */
+static int check_lost(struct scan *s, uint64_t index, const char *how,
+		      uint64_t second)
 {
-	bool can = fixes(s) && second;
+	bool can = fixes(s) && second, changed = false;
+	int ret;
 
-	check_say(s->res, "%s grain table %" PRIu64 " points after EOF",
-		  can ? "Repairing" : "ERROR:", index);
+	check_say(s->res, "%s grain table %" PRIu64 " %s",
+		  can ? "Repairing" : "ERROR:", index, how);
 	if (!can) {
 		s->res->corruptions++;
 		return 0;
 	}
 	s->res->corruptions_fixed++;
-	return table_anew(s, s->x->gd + 4 * index, s->second);
+	memcpy(s->first, s->second, table_bytes(s));
+	check_entries(s, index, false, &changed);
+	ret = table_anew(s, s->x->gd + 4 * index, s->first);
+	if (!ret && changed)
+		ret = repair_write(s->img, s->x->file, s->first,
+				   table_bytes(s), second);
+	return ret;
+}
+
+/* A power failure may leave an empty second table alone: that is no loss. */
+static bool second_is_empty(const struct scan *s)
+{
+	for (uint64_t i = 0; i < s->x->gtes; i++)
+		if (le32_at(s->second + 4 * i))
+			return false;
+	return true;
 }
 
 static int load(struct scan *s, uint64_t table, unsigned char *buf)
@@ -163,8 +182,12 @@ static int check_tables(struct scan *s, uint64_t index, uint64_t first,
 	bool changed = false;
 	int ret = has_second ? load(s, second, s->second) : 0;
 
+	if (!ret && !first)
+		return !has_second || second_is_empty(s) ? 0 :
+		       check_lost(s, index, "is missing", second);
 	if (!ret && !table_good(s, first))
-		return check_lost(s, index, has_second);
+		return check_lost(s, index, "points after EOF",
+				  has_second ? second : 0);
 	if (!ret)
 		ret = load(s, first, s->first);
 	if (ret)
@@ -194,7 +217,8 @@ static int check_extent(struct scan *s)
 		if (!ret && x->rgd)
 			ret = vmdk_table_at(s->img, x, x->rgd, i, &second);
 		/* A table that all entries share is looked at once. */
-		if (!ret && first && (first != last || second != last_second))
+		if (!ret && (first || second) &&
+		    (first != last || second != last_second))
 			ret = check_tables(s, i, first, second);
 		last = first;
 		last_second = second;

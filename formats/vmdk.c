@@ -242,7 +242,7 @@ static int vmdk_open(struct image *img, struct err *err)
 		}
 	if (!ret && v->extents[0].packed) {
 		img->codec = &codec_zlib;
-		img->packed_only = true;
+		img->packed_only = "streamOptimized";
 	}
 	if (!ret && img->want_write)
 		ret = vmdk_writable(img, err);

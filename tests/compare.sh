@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # compare: the verdict, the words and the exit code are qemu-img's for any two
 # images, strict or not.
-# timeout: 120
+# timeout: 240
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires qemu-img qemu-io
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # convert: the guest's disk is the same, and the file is qemu-img's byte for
 # byte, whatever the formats and options are.
-# timeout: 120
+# timeout: 240
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires qemu-img qemu-io
 

@@ -6,7 +6,7 @@
 #   TEST_FILES   += tests/...			a file that a test reads
 #   tests_libtest_a_SOURCES += tests/lib/NAME.c	code that unit tests share
 #
-# A test runs under tests/run: at most 120 seconds, or what a script's line
+# A test runs under tests/run: at most 240 seconds, or what a script's line
 # "# timeout: SECONDS" says (a C program's: "timeout: SECONDS" in a comment of
 # its source).  Exit 0 passed, 77 skipped (says why), all else failed.
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# timeout: 300
+# timeout: 600
 """Runs every command line of "lines" with qemu-img 7.2 and with imgctl (called
 qemu-img), each in a folder of its own with the same files, and compares stdout,
 stderr, exit code, the list of files and what a guest would see in each changed

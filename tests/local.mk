@@ -375,14 +375,10 @@ TEST_FILES += tests/fuzz/README tests/fuzz/lines tests/fuzz/make-seeds \
 FUZZ_FORMATS = bochs cloop dmg parallels qcow qcow2 qed vdi vhdx vmdk vpc
 TEST_FILES += $(FUZZ_FORMATS:%=tests/fuzz/seeds/%.sh)
 # Bugs to be found, three for each:
-FUZZ_PLANTED = vmdk qcow qed parallels bochs cloop dmg
+FUZZ_PLANTED = vmdk vdi vpc vhdx qcow qed parallels bochs cloop dmg
 TEST_FILES += $(FUZZ_PLANTED:%=tests/fuzz/planted/%-1.patch) \
 	$(FUZZ_PLANTED:%=tests/fuzz/planted/%-2.patch) \
 	$(FUZZ_PLANTED:%=tests/fuzz/planted/%-3.patch)
-# ... and fewer for these, whose fuzzing is slow:
-TEST_FILES += tests/fuzz/planted/vdi-1.patch tests/fuzz/planted/vdi-2.patch \
-	tests/fuzz/planted/vpc-1.patch tests/fuzz/planted/vpc-2.patch \
-	tests/fuzz/planted/vhdx-1.patch
 
 # 50 kills of the daemon under load; SEED=N for the same ones again.
 check-kill: all

@@ -44,7 +44,7 @@ static void mend_vpc(int fd, off_t end)
 
 static void vhdx_crc(int fd, off_t at, size_t n, const char *magic)
 {
-	uint8_t *buf = malloc(n);
+	uint8_t *buf = n >= 8 ? malloc(n) : NULL;
 
 	if (buf && pread(fd, buf, n, at) == (ssize_t)n &&
 	    !memcmp(buf, magic, 4)) {

@@ -46,6 +46,10 @@ with open("some", "r+b") as f:
     f.seek(1 << 20)
     f.write(b)'
 seed --mend some
+# An entry that ends inside its own checksum.
+printf '\004\000\000\000' |
+	dd of=some bs=1 seek=1048584 conv=notrunc status=none
+seed --mend some
 create block_size=3145728 4194304
 create block_size=512M,log_size=5G 4194304
 create subformat=odd 4194304

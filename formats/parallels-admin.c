@@ -214,6 +214,30 @@ static int check_entries(struct scan *s)
 	return ret;
 }
 
+/* What only readers look at must not keep them out after a repair: bitmaps that
+ * nobody can read are let go. */
+static int check_extension(struct scan *s)
+{
+	const unsigned char none[8] = { 0 };
+	struct parallels *p = parallels_of(s->img);
+	autoerr err = ERR_INIT;
+	int ret;
+
+	if (!p->extension || !s->fix)
+		return 0;
+	ret = parallels_extension_open(s->img, &err);
+	parallels_extension_free(s->img);
+	if (!ret || ret == -ENOMEM)
+		return ret;
+	tell(s, CHECK_FIX_ERRORS, "the Format Extension cannot be read");
+	if (!fixing(s, CHECK_FIX_ERRORS))
+		return 0;
+	ret = repair_write(s->img, s->img->file, none, sizeof(none),
+			   PH_EXTENSION);
+	p->extension = 0;
+	return ret;
+}
+
 /* An extension lies there, too, and is no leak. */
 static int check_tail(struct scan *s)
 {
@@ -250,7 +274,9 @@ static int run(struct scan *s)
 	if (p->unclosed)
 		tell(s, CHECK_FIX_ERRORS, "image was not closed correctly");
 	s->res->total_clusters = p->entries;
-	ret = check_entries(s);
+	ret = check_extension(s);
+	if (!ret)
+		ret = check_entries(s);
 	if (!ret)
 		ret = check_tail(s);
 	s->res->image_end_offset = s->end;

@@ -308,8 +308,10 @@ int bundle_descriptor_read(struct image *img, struct err *err)
 
 void bundle_descriptor_free(struct bundle *b)
 {
-	for (unsigned i = 0; i < b->nr_images; i++)
+	for (unsigned i = 0; i < b->nr_images; i++) {
 		free(b->images[i].name);
+		file_unref(b->images[i].file);
+	}
 	for (unsigned i = 0; i < b->nr_storages; i++)
 		free(b->storages[i].chain);
 	free(b->images);

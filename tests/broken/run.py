@@ -37,11 +37,11 @@ Damage is done by lines of
 
 where a number is an expression of numbers (1M is one), end (the file's length),
 and le32(AT) and so on, for what stands there.  A damaged image that check
-rejects (2, 3) has to say what check -r does: put it right (0), or not.  "data"
-is what the guest reads afterwards: the same as before, but for ranges OFFSET
-LENGTH BYTE, ...; "data gone": not to be read.  Where check finds nothing (the
-format has a second copy, or a log) it has to be said.  "repair none" in the head: check
--r is no part of this format.
+rejects (2, 3) has to say what check -r does: put it right (0), or not; one that
+it cannot open may.  "data" is what the guest reads afterwards: the same as
+before, but for ranges OFFSET LENGTH BYTE, ...; "data gone": not to be read.
+Where check finds nothing (the format has a second copy, or a log) it has to be
+said.  "repair none" in the head: check -r is no part of this format.
 
 --update writes down what is printed now; the rest is yours.
 """
@@ -301,7 +301,8 @@ class Judge:
             self.complain(d, f"check ends with {d.check_rc}")
         if d.check_rc == 0 and d.data is None:
             self.complain(d, "check finds nothing, and no data is expected")
-        if d.check_rc not in (2, 3) or "repair" in self.r.keys:
+        wanted = d.check_rc in (2, 3) or d.repair_rc is not None
+        if not wanted or "repair" in self.r.keys:
             d.repair, d.repair_rc = [], None
             if d.data is not None:
                 self.look_at_data(d)

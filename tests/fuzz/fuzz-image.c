@@ -334,6 +334,18 @@ static void start(void)
 	cache_set_bound(16 * MiB);
 }
 
+/* The driver that this input is for. */
+static const char *driver(unsigned flags)
+{
+	const char *format = getenv("FUZZ_FORMAT");
+	static char bundle[64];
+
+	if (!format || !(flags & SKETCH_BUNDLE))
+		return format;
+	snprintf(bundle, sizeof(bundle), "%s-bundle", format);
+	return format_find(bundle) ? bundle : format;
+}
+
 static void input_fresh(struct input *in, const uint8_t *data, size_t size)
 {
 	bool two;
@@ -351,7 +363,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	autoclose int fd = memfd_create("image", MFD_CLOEXEC);
 	autoclose int second = memfd_create("second", MFD_CLOEXEC);
 	struct input in = {
-		.format = getenv("FUZZ_FORMAT"), .fd = fd, .second = second,
+		.fd = fd, .second = second,
 	};
 
 	start();
@@ -360,6 +372,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	in.flags = data[0];
 	in.seed = data[1];
+	in.format = driver(in.flags);
 	if (in.flags & SKETCH_CREATE) {
 		create_sketch(&in, data, size);
 		return 0;

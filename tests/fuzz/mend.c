@@ -8,6 +8,7 @@
 
 #include "crc32c.h"
 
+#include <nettle/md5.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -71,6 +72,33 @@ static void mend_vhdx(int fd, off_t end)
 			vhdx_crc(fd, at, le32_at(e + 8), "loge");
 }
 
+/* ---- Parallels: MD5 of the extension's cluster, behind itself ------------ */
+
+static void mend_parallels(int fd, off_t end)
+{
+	uint8_t h[64], sum[MD5_DIGEST_SIZE], *x;
+	struct md5_ctx md5;
+	uint64_t at, n;
+
+	if (pread(fd, h, sizeof(h), 0) != sizeof(h))
+		return;
+	at = le64_at(h + 56);
+	n = le32_at(h + 28) * UINT64_C(512);
+	if (!at || at > (uint64_t)end / 512 || n < 24 || n > MiB)
+		return;
+	x = calloc(1, n);       /* behind the end there are zeroes */
+	if (!x || pread(fd, x, n, (off_t)(at * 512)) < 24) {
+		free(x);
+		return;
+	}
+	md5_init(&md5);
+	md5_update(&md5, n - 24, x + 24);
+	md5_digest(&md5, sizeof(sum), sum);
+	if (pwrite(fd, sum, sizeof(sum), (off_t)(at * 512 + 8)) < 0)
+		abort();
+	free(x);
+}
+
 /* -------------------------------------------------------------------------- */
 
 static const struct {
@@ -79,6 +107,7 @@ static const struct {
 } table[] = {
 	{ "vpc", mend_vpc },
 	{ "vhdx", mend_vhdx },
+	{ "parallels", mend_parallels },
 };
 
 void sketch_mend(const char *format, int fd)

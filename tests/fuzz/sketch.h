@@ -22,6 +22,7 @@ enum {
 	SKETCH_MEND = 1 << 0,   /* checksums of the format are made right */
 	SKETCH_CHAIN = 1 << 1,  /* open what it names as its parent, too */
 	SKETCH_CREATE = 1 << 2, /* options of a new image, not an image */
+	SKETCH_BUNDLE = 1 << 3, /* what says which images make up a bundle */
 };
 
 #define SKETCH_HEAD 16u

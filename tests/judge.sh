@@ -69,8 +69,10 @@ if [ "$CRASHES" -gt 6 ]; then
 		crashes --format $format --cluster 65536
 		crashes --format $format --cluster 4096 --size 20971520
 		caught stages --format $format
-		caught claims --format $format
 	done
+	# qcow has no counts and gives nothing back: without claims it loses
+	# nothing that a power failure would show.
+	caught claims --format qed
 	caught stages --format parallels --create cluster_size=1000 \
 		--cluster 1024
 	caught claims --format parallels --create cluster_size=64k

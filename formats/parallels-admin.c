@@ -223,15 +223,13 @@ static int check_extension(struct scan *s)
 	autoerr err = ERR_INIT;
 	int ret;
 
-	if (!p->extension || !s->fix)
+	if (!p->extension || !fixing(s, CHECK_FIX_ERRORS))
 		return 0;
 	ret = parallels_extension_open(s->img, &err);
 	parallels_extension_free(s->img);
 	if (!ret || ret == -ENOMEM)
 		return ret;
 	tell(s, CHECK_FIX_ERRORS, "the Format Extension cannot be read");
-	if (!fixing(s, CHECK_FIX_ERRORS))
-		return 0;
 	ret = repair_write(s->img, s->img->file, none, sizeof(none),
 			   PH_EXTENSION);
 	p->extension = 0;

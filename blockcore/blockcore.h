@@ -516,7 +516,8 @@ ssize_t image_copy(const struct view *dst, uint64_t to,
 /*
  * file_lend() of what the chain holds as plain bytes at [off, off + len), one
  * run of one file.  -EOPNOTSUPP: read it.  Only where nobody in this process
- * writes to the chain meanwhile.
+ * writes to the chain meanwhile, and SIGBUS is dealt with (a file that is cut
+ * off): a daemon reads instead.
  */
 int image_lend(const struct view *v, size_t len, uint64_t off,
 	       struct file_loan *loan);

@@ -118,6 +118,7 @@ static int copy_all(const struct commit_args *a)
 		.dst = a->base,
 		.layers = layers_above(a->top, a->base),
 		.threads = a->threads,
+		.lend = a->lend,
 		.rate = a->rate,
 		.progress = a->progress,
 	};

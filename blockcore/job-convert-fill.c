@@ -150,7 +150,7 @@ static bool borrow(const struct convert *c, struct piece *p)
 	uint64_t at = p->off, len = p->len;
 	const struct image *img = convert_source(c, &at, &len);
 
-	if (c->unit || p->len < CONVERT_BORROW || len < p->len ||
+	if (!c->a->lend || c->unit || p->len < CONVERT_BORROW || len < p->len ||
 	    image_lend(&img->live, len, at, &p->loan))
 		return false;
 	p->bytes = p->loan.bytes;

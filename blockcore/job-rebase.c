@@ -8,7 +8,9 @@
  * replaces the name.  So it can end at any moment, and be begun again.
  *
  * Several threads take stretches of the disk.  Where both chains lead to the
- * same bytes of one file, or to zeroes, nothing is read.
+ * same bytes of one file, or to zeroes, nothing is read.  What has to be compared
+ * is looked at in the host's own pages where that is allowed (image_lend()):
+ * copying it cost more than comparing it.
  */
 #include "job.h"
 #include "codec.h"
@@ -19,6 +21,7 @@ enum { MAX_WORKERS = 8 };
 #define STRETCH (2 * MiB)       /* what a thread takes at a time */
 #define ALIGN 4096u             /* of buffers: the kernel copies twice as fast
 				 * as to what malloc() gives */
+#define BORROW (256 * KiB)      /* a smaller mapping costs more than a copy */
 
 struct rebase {
 	const struct rebase_args *a;
@@ -32,7 +35,8 @@ struct rebase {
 /* Of one thread. */
 struct worker {
 	struct rebase *r;
-	char *old, *new;        /* STRETCH bytes each */
+	char *buf[2];           /* STRETCH bytes each */
+	const char *old, *new;  /* in those, or lent */
 	void *packed;           /* a unit; NULL: not compressed */
 	struct run old_run, new_run;    /* the last one that was asked for */
 	/* The last two files that were compared, and whether they are one. */
@@ -112,6 +116,21 @@ static int chain_read(struct image *img, char *buf, uint64_t len, uint64_t off)
 	return ret;
 }
 
+/* *@bytes: in @buf or, with a @loan, in the host's pages. */
+static int chain_see(struct image *img, char *buf, uint64_t len, uint64_t off,
+		     struct file_loan *loan, const char **bytes)
+{
+	if (loan && img && len >= BORROW &&
+	    range_within(off, len, image_size(img)) &&
+	    !image_lend(&img->live, len, off, loan)) {
+		*bytes = (const char *)loan->bytes;
+		pause_point("rebase-lent");
+		return 0;
+	}
+	*bytes = buf;
+	return chain_read(img, buf, len, off);
+}
+
 /* One whole unit, encoded; 1: it does not shrink, or is not whole. */
 static int store_packed(struct worker *w, const char *buf, uint64_t len,
 			uint64_t off)
@@ -170,13 +189,29 @@ static int store_differing(struct worker *w, uint64_t off, uint64_t len)
 	return ret;
 }
 
-static int compare_bytes(struct worker *w, uint64_t off, uint64_t len)
+static int compare_seen(struct worker *w, uint64_t off, uint64_t len, bool lend)
 {
-	int ret = chain_read(w->r->old, w->old, len, off);
+	struct file_loan old = { 0 }, new = { 0 };
+	int ret = chain_see(w->r->old, w->buf[0], len, off, lend ? &old : NULL,
+			    &w->old);
 
 	if (!ret)
-		ret = chain_read(w->r->a->new, w->new, len, off);
-	return ret ? ret : store_differing(w, off, len);
+		ret = chain_see(w->r->a->new, w->buf[1], len, off,
+				lend ? &new : NULL, &w->new);
+	if (!ret)
+		ret = store_differing(w, off, len);
+	file_give_back(&old);
+	file_give_back(&new);
+	return ret;
+}
+
+static int compare_bytes(struct worker *w, uint64_t off, uint64_t len)
+{
+	/* What is encoded must not change under the encoder. */
+	int ret = compare_seen(w, off, len, w->r->a->lend && !w->packed);
+
+	/* Cut off under the mapping: reading it has the right error. */
+	return ret == -EFAULT ? compare_seen(w, off, len, false) : ret;
 }
 
 /* ---- a stretch --------------------------------------------------------------------------- */
@@ -270,11 +305,11 @@ static int worker_init(struct worker *w, struct rebase *r)
 	size_t n = round_up(max_u64(STRETCH, r->top->unit), ALIGN);
 
 	w->r = r;
-	w->old = aligned_alloc(ALIGN, n);
-	w->new = aligned_alloc(ALIGN, n);
+	w->buf[0] = aligned_alloc(ALIGN, n);
+	w->buf[1] = aligned_alloc(ALIGN, n);
 	if (r->a->compress)
 		w->packed = malloc(r->top->unit);
-	return w->old && w->new && (w->packed || !r->a->compress) ? 0 :
+	return w->buf[0] && w->buf[1] && (w->packed || !r->a->compress) ? 0 :
 								    -ENOMEM;
 }
 
@@ -292,8 +327,8 @@ static void *work(void *data)
 		pause_point("rebase-stretch");
 		done(r, len, ret);
 	}
-	free(w.old);
-	free(w.new);
+	free(w.buf[0]);
+	free(w.buf[1]);
 	free(w.packed);
 	return NULL;
 }

@@ -43,6 +43,7 @@ struct convert_args {
 	bool salvage;           /* --salvage: what cannot be read is zeroes */
 	bool copy_offload;      /* -C: data is copied by the host, unseen */
 	unsigned threads;       /* -m */
+	bool lend;              /* sources may be seen by image_lend() */
 	uint64_t sparse;        /* -S: bytes; 0 = never look for zeroes */
 	uint64_t rate;          /* -r: bytes per second, 0 = none */
 	bool quiet;
@@ -63,6 +64,7 @@ struct commit_args {
 	bool drop;              /* -d: @top keeps what it holds */
 	uint64_t rate;          /* -r: bytes per second, 0 = none */
 	unsigned threads;       /* 0: as many as cores */
+	bool lend;              /* nobody else writes: as for convert */
 	struct progress *progress;
 	/*
 	 * Where others write to @top meanwhile (all three or none): takes the
@@ -88,6 +90,7 @@ struct rebase_args {
 	const char *name;       /* what the header gets; NULL: nothing */
 	const char *format;
 	bool compress;          /* -c: nobody else writes */
+	bool lend;              /* both chains may be seen by image_lend() */
 	unsigned threads;       /* 0: as many as cores */
 	struct progress *progress;
 };

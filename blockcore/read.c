@@ -95,7 +95,7 @@ int image_lend(const struct view *v, size_t len, uint64_t off,
 	struct extent ext;
 	int ret = image_map(v, off, len, &ext);
 
-	if (ret || v->img->writable || ext.len < len || ext.cipher)
+	if (ret || ext.len < len || ext.cipher)
 		return ret ? ret : -EOPNOTSUPP;
 	if (ext.kind == EXT_DATA)
 		return file_lend(ext.file, ext.host, len, loan);

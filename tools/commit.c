@@ -68,12 +68,14 @@ static int commit(const struct commit_cmd *c, struct image *top,
 		.base = base,
 		.drop = c->drop,
 		.rate = c->bytes,
+		.lend = true,
 		.progress = &p,
 	};
 	int ret;
 
 	progress_start(&p, c->show && !c->quiet);
 	pause_point("command");
+	guard_reads();
 	ret = job_commit(&a, err);
 	if (!ret)
 		progress_complete(&p);

@@ -279,6 +279,7 @@ static int move_bytes(struct convert_cmd *c, struct progress *p)
 		.target_is_zero = target_zero(c),
 		.dst_has_backing = c->backing != NULL,
 		.threads = c->threads,
+		.lend = true,
 		.sparse = c->sparse,
 		.rate = c->rate,
 		.quiet = c->quiet,

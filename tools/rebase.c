@@ -85,6 +85,7 @@ static int safe(const struct rebase_cmd *c, struct image *top, struct err *err)
 		.name = new_name(c),
 		.format = c->format,
 		.compress = c->compress,
+		.lend = true,
 		.progress = &p,
 	};
 	int ret = open_new(c, top, &a.new, err);
@@ -93,6 +94,7 @@ static int safe(const struct rebase_cmd *c, struct image *top, struct err *err)
 		return ret;
 	progress_start(&p, c->show && !c->quiet);
 	pause_point("command");
+	guard_reads();
 	ret = job_rebase(&a, err);
 	if (!ret)
 		progress_complete(&p);

@@ -187,11 +187,8 @@ int report_info_json(struct image *img, struct json **out, struct err *err)
 		*out = file_node_json(img->file);
 		return 0;
 	}
-	/* Formats without anything to add are always clean. */
 	if (admin && admin->info)
 		ret = admin->info(img, &info, err);
-	else
-		info.has_dirty = true;
 	if (!ret && !info.cluster_size)
 		info.cluster_size = cluster_size_below(img);
 	if (!ret)

@@ -253,10 +253,21 @@ static int raw_measure(const struct options *o,
 	return 0;
 }
 
+/* It is never left half-written. */
+static int raw_info(struct image *img, struct image_info *info,
+		    struct err *err)
+{
+	(void)img;
+	(void)err;
+	info->has_dirty = true;
+	return 0;
+}
+
 static const struct format_admin raw_admin = {
 	.create_options = raw_create_options,
 	.create_check = raw_create_check,
 	.create = raw_create,
+	.info = raw_info,
 	.measure = raw_measure,
 };
 

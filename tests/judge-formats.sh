@@ -12,7 +12,7 @@
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires qemu-img
 : "${CRASHES:=2}"
-chosen=" ${*:-vdi vpc vhdx vmdk} "
+chosen=" ${*:-vdi vpc vhdx vmdk qcow qed parallels} "
 judge=$top_builddir/tests/judge/judge
 
 # judged FORMAT OPTIONS...: counts.
@@ -46,6 +46,18 @@ judged vmdk
 judged vmdk --at-sync --ops 60
 judged vmdk --create zeroed_grain=on
 judged vmdk --threads 1 --size 40000000
+judged qcow
+judged qcow --cluster 4096 --at-sync --ops 60
+judged qcow --cluster 4096 --size 20971520
+judged qcow --cluster 4096 --threads 1
+judged qed
+judged qed --at-sync --ops 60
+judged qed --create cluster_size=4k,table_size=2 --cluster 4096
+judged qed --threads 1 --size 40000000
+judged parallels --create cluster_size=64k
+judged parallels --create cluster_size=64k --at-sync --ops 60
+judged parallels --create cluster_size=1000 --cluster 1024
+judged parallels --threads 1
 
 # "vdi, cluster 1048576: 50 crashes, 0 failures"
 awk '{ sub(",", "", $1) }

@@ -197,6 +197,10 @@ int unit_read(const struct extent *ext, void *buf, size_t len);
 /* The host bytes may soon hold something else. */
 void unit_forget(const struct file *f, uint64_t host, uint64_t len);
 uint64_t unit_cache_used(void);
+/* What pages leave of the bound, at least a quarter of it (meta.c). */
+uint64_t unit_cache_bound(void);
+/* Pages have grown: units make room. */
+void unit_trim(void);
 
 /* ---- dirty bitmaps -------------------------------------------------------- */
 

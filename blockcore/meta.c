@@ -47,6 +47,7 @@ _Atomic uint64_t cache_dirty_bytes;
 void cache_set_bound(uint64_t bytes)
 {
 	atomic_store(&bound, max_u64(bytes, MiB));
+	unit_trim();
 }
 
 uint64_t cache_bound(void)
@@ -64,7 +65,17 @@ uint64_t cache_used(void)
 	return atomic_load(&page_bytes) + unit_cache_used();
 }
 
-/* Decoded units have a quarter of the bound (unit.c), pages the rest. */
+/* Pages never have all of it: a quarter is left to decoded units, which have
+ * whatever pages do not use. */
+uint64_t unit_cache_bound(void)
+{
+	uint64_t pages = atomic_load_explicit(&page_bytes,
+					      memory_order_relaxed);
+	uint64_t all = cache_bound();
+
+	return all - min_u64(pages, all - all / 4);
+}
+
 static bool over_bound(void)
 {
 	return atomic_load_explicit(&page_bytes, memory_order_relaxed) >
@@ -199,6 +210,15 @@ static void evict_elsewhere(void)
 	}
 }
 
+/* After a page was added; no lock is held. */
+static void keep_bound(void)
+{
+	if (over_bound())
+		evict_elsewhere();
+	if (unit_cache_used() > unit_cache_bound())
+		unit_trim();
+}
+
 /* Memory for a page of @size, if possible that of an evicted one. */
 static struct mpage *page_alloc(struct shard *s, uint32_t size)
 {
@@ -305,8 +325,7 @@ int meta_get(struct image *img, struct file *f, uint64_t host,
 	ret = load(s, pg);
 	if (!ret)
 		*out = pg;
-	if (over_bound())
-		evict_elsewhere();
+	keep_bound();
 	return ret;
 }
 
@@ -337,8 +356,7 @@ int meta_get_new(struct image *img, struct file *f, uint64_t host,
 	memset(pg->data, 0, pg->size);
 	meta_unlock(pg);
 	*out = pg;
-	if (over_bound())
-		evict_elsewhere();
+	keep_bound();
 	return 0;
 }
 

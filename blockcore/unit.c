@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * unit.c - encoded units: fetched, decoded once for many readers, kept within a
- * quarter of the cache's bound.
+ * unit.c - encoded units: fetched, decoded once for many readers, kept within
+ * what pages of metadata leave of the cache's bound (meta.c).
  *
  * Knows where an encoded unit lies and which codec opens it.  Refuses to know
  * formats.  A unit that is being decoded is in the table already: others who
  * want it wait for it instead of decoding it again.  Who wants a whole unit
  * that nobody has gets it decoded into his own buffer.
+ *
+ * A unit has up to 64 MiB, and as many again while it is being decoded: beside
+ * others a load begins only if there is room for both.  One is always under way,
+ * however small the bound.  A load that reads through an image below it (which
+ * may have units, too) does not wait there: it would be waiting for itself.
  */
 #include "engine-int.h"
 #include "codec.h"
@@ -26,15 +31,18 @@ struct unit {
 
 static struct {
 	pthread_mutex_t lock;
-	pthread_cond_t loaded;
+	pthread_cond_t changed;         /* loaded, or given back */
 	struct unit *bucket[NR_BUCKETS];
 	struct unit *newest, *oldest;
-	size_t n;
+	uint64_t leaving;               /* bytes of what is out of the table
+					 * and still in use */
+	unsigned users, waiting;        /* threads */
 } cache = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.loaded = PTHREAD_COND_INITIALIZER,
+	.changed = PTHREAD_COND_INITIALIZER,
 };
 static _Atomic uint64_t unit_bytes;
+static __thread unsigned depth;         /* of loads of this thread */
 
 uint64_t unit_cache_used(void)
 {
@@ -79,8 +87,18 @@ static void unit_put(struct unit *u)
 {
 	if (--u->refs)
 		return;
+	cache.leaving -= sizeof(*u) + u->len;
 	atomic_fetch_sub(&unit_bytes, sizeof(*u) + u->len);
 	free(u);
+}
+
+/* What a thread has used. */
+static void unit_give_back(struct unit *u)
+{
+	unit_put(u);
+	cache.users--;
+	if (cache.waiting)
+		pthread_cond_broadcast(&cache.changed);
 }
 
 /* Out of the table, which had a reference. */
@@ -93,21 +111,41 @@ static void unit_remove(struct unit *u)
 	*p = u->next;
 	list_del(u);
 	u->gone = true;
-	cache.n--;
+	cache.leaving += sizeof(*u) + u->len;
 	unit_put(u);
 }
 
-static void make_room(void)
+/* What a unit costs while it is being decoded; later only its own bytes. */
+static uint64_t load_cost(const struct extent *ext)
 {
-	while (cache.oldest && unit_cache_used() > cache_bound() / 4) {
-		struct unit *u = cache.oldest;
+	return sizeof(struct unit) + ext->unit.len + ext->unit.packed;
+}
 
-		while (u && u->refs > 1)
-			u = u->newer;
-		if (!u)
-			return;
-		unit_remove(u);
+/* The least recently used go first.  False: there will be room when those who
+ * use what has gone, or load, are done. */
+static bool make_room(uint64_t bytes)
+{
+	struct unit *u = cache.oldest, *newer;
+	uint64_t bound = unit_cache_bound();
+
+	for (; u && unit_cache_used() - cache.leaving + bytes > bound;
+	     u = newer) {
+		newer = u->newer;
+		if (!u->loading)
+			unit_remove(u);
 	}
+	return unit_cache_used() + bytes <= bound;
+}
+
+/* Under cache.lock, which is given up while others are to end first. */
+static bool waits_for_room(const struct extent *ext)
+{
+	if (make_room(load_cost(ext)) || !cache.users || depth)
+		return false;
+	cache.waiting++;
+	pthread_cond_wait(&cache.changed, &cache.lock);
+	cache.waiting--;
+	return true;
 }
 
 /* In the table and referenced by the caller; NULL: no memory. */
@@ -125,9 +163,8 @@ static struct unit *unit_add(const struct extent *ext)
 	};
 	*head = u;
 	list_add(u);
-	cache.n++;
-	atomic_fetch_add(&unit_bytes, sizeof(*u) + u->len);
-	make_room();
+	cache.users++;
+	atomic_fetch_add(&unit_bytes, load_cost(ext));
 	return u;
 }
 
@@ -155,16 +192,19 @@ static struct unit *unit_load(struct unit *u, const struct extent *ext,
 
 	pthread_mutex_unlock(&cache.lock);
 	pause_point("unit:load");
+	depth++;
 	ret = decode(ext, u->data);
+	depth--;
 	pthread_mutex_lock(&cache.lock);
+	atomic_fetch_sub(&unit_bytes, u->packed);
 	u->loading = false;
 	u->error = ret;
-	pthread_cond_broadcast(&cache.loaded);
+	pthread_cond_broadcast(&cache.changed);
 	if (!ret)
 		return u;
 	if (!u->gone)
 		unit_remove(u);
-	unit_put(u);
+	unit_give_back(u);
 	*error = ret;
 	return NULL;
 }
@@ -172,8 +212,9 @@ static struct unit *unit_load(struct unit *u, const struct extent *ext,
 static struct unit *unit_wait(struct unit *u, int *error)
 {
 	u->refs++;
+	cache.users++;
 	while (u->loading)
-		pthread_cond_wait(&cache.loaded, &cache.lock);
+		pthread_cond_wait(&cache.changed, &cache.lock);
 	if (!u->error) {
 		if (!u->gone) {
 			list_del(u);
@@ -182,16 +223,19 @@ static struct unit *unit_wait(struct unit *u, int *error)
 		return u;
 	}
 	*error = u->error;
-	unit_put(u);
+	unit_give_back(u);
 	return NULL;
 }
 
 /* Under cache.lock.  NULL and 0: decode it yourself. */
 static struct unit *unit_get(const struct extent *ext, bool whole, int *error)
 {
-	struct unit *u = unit_find(ext);
+	struct unit *u;
 
 	*error = 0;
+	do
+		u = unit_find(ext);
+	while (!u && !whole && waits_for_room(ext));
 	if (u)
 		return unit_wait(u, error);
 	if (whole)
@@ -217,11 +261,18 @@ int unit_read(const struct extent *ext, void *buf, size_t len)
 	if (u) {
 		memcpy(buf, u->data + ext->unit.skip, len);
 		pthread_mutex_lock(&cache.lock);
-		unit_put(u);
+		unit_give_back(u);
 		pthread_mutex_unlock(&cache.lock);
 		return 0;
 	}
 	return ret ? ret : decode(ext, buf);
+}
+
+void unit_trim(void)
+{
+	with_lock(&cache.lock);
+
+	make_room(0);
 }
 
 void unit_forget(const struct file *f, uint64_t host, uint64_t len)

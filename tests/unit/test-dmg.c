@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * test-dmg.c - chunks of 64 MiB: many readers who meet in one decode it once;
- * random reads within the cache's bound decode each chunk once.  The image is
- * made by tests/mkdmg.py.
+ * random reads over several of them decode each once, with the cache as it is
+ * without options; what is being decoded counts, and pages of metadata take
+ * their share back.  The image is made by tests/mkdmg.py.
  */
 #include "config.h"
 
-#include "blockcore.h"
+#include "engine.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -74,7 +75,6 @@ static void random_reads_decode_once(void **state)
 	(void)state;
 	atomic_store(&loads, 0);
 	atomic_store(&ready, READERS);
-	cache_set_bound(GiB);
 	pause_set(count_load);
 	for (unsigned i = 0; i < 3000; i++) {
 		x ^= x << 13;
@@ -86,6 +86,66 @@ static void random_reads_decode_once(void **state)
 	/* The first one is there already. */
 	assert_int_equal(atomic_load(&loads), CHUNKS - 1);
 }
+
+/* ---- the bound ------------------------------------------------------------ */
+
+static _Atomic uint64_t most;
+
+static void note_most(const char *name)
+{
+	uint64_t used = cache_used(), was = atomic_load(&most);
+
+	if (strcmp(name, "unit:load"))
+		return;
+	while (used > was && !atomic_compare_exchange_weak(&most, &was, used))
+		;
+	while (atomic_load(&ready) < CHUNKS)
+		sched_yield();
+}
+
+/* As many readers as there are chunks, and what they have had at most. */
+static uint64_t most_used(uint64_t bound)
+{
+	pthread_t t[CHUNKS];
+
+	cache_set_bound(MiB);           /* no chunk is left */
+	cache_set_bound(bound);
+	atomic_store(&ready, 0);
+	atomic_store(&most, 0);
+	pause_set(note_most);
+	for (uintptr_t i = 0; i < CHUNKS; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, reader,
+				 (void *)(i * CHUNK + 4096)), 0);
+	for (unsigned i = 0; i < CHUNKS; i++)
+		pthread_join(t[i], NULL);
+	pause_set(NULL);
+	return atomic_load(&most);
+}
+
+static void loads_keep_the_bound(void **state)
+{
+	(void)state;
+	assert_true(most_used(100 * MiB) <= 100 * MiB);
+	assert_true(most_used(MiB) <= 2 * CHUNK);
+}
+
+static void pages_take_their_share_back(void **state)
+{
+	struct mpage *pg;
+
+	(void)state;
+	cache_set_bound(100 * MiB);
+	assert_reads(0);
+	assert_reads(CHUNK);
+	for (uint64_t at = 0; at < 40 * MiB; at += img->page) {
+		assert_int_equal(meta_get_new(img, img->file, at, &pg), 0);
+		meta_put(pg);
+		assert_true(cache_used() <= 100 * MiB);
+	}
+	assert_reads(CHUNK);
+}
+
+/* -------------------------------------------------------------------------- */
 
 static int setup(void **state)
 {
@@ -126,6 +186,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(many_readers_decode_once),
 		cmocka_unit_test(random_reads_decode_once),
+		cmocka_unit_test(loads_keep_the_bound),
+		cmocka_unit_test(pages_take_their_share_back),
 	};
 
 	if (system("python3 -c pass 2>/dev/null"))

@@ -543,6 +543,10 @@ enum check_fix {
 					 * repair of the format would */
 };
 int image_repair(struct image *img, unsigned fix, struct check_result *res);
+/* The same for an image that is open for reading (IMAGE_RDWR_LATER) and, being
+ * what it is, for nothing else; and it is so afterwards. */
+int image_repair_shut(struct image *img, unsigned fix,
+		      struct check_result *res, struct err *err);
 /* The same for an image that is open for writing as usual. */
 int image_repair_held(struct image *img, unsigned fix,
 		      struct check_result *res);

@@ -5,6 +5,8 @@
  */
 #include "measure.h"
 
+#include "create.h"
+
 #define STRETCH GiB             /* looked at in one go */
 
 /* The whole units from @*from on that [@off, @end) touches: *from moves. */
@@ -62,6 +64,20 @@ int measure_data(const struct measure_source *src, uint64_t unit,
 		at += run.len;
 	}
 	return 0;
+}
+
+int measure_options(const char *target, const char *const *lists, size_t n,
+		    const struct format **fmt, struct options **o,
+		    struct err *err)
+{
+	int ret = create_options(target ? target : "raw", NULL, fmt, o, err);
+
+	if (ret)
+		return ret;
+	options_add(*o, protocol_create_options);
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = options_parse(*o, lists[i], err);
+	return ret;
 }
 
 int measure_run(const struct format *fmt, const struct options *o,

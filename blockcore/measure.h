@@ -29,6 +29,11 @@ struct measure_source {
 int measure_data(const struct measure_source *src, uint64_t unit,
 		 uint64_t *bytes, struct err *err);
 
+/* The target's format and options: -O (NULL: raw) and what -o lists.  To be
+ * freed in any case. */
+int measure_options(const char *target, const char *const *lists, size_t n,
+		    const struct format **fmt, struct options **o,
+		    struct err *err);
 /* Sentences are qemu-img's; -ENOTSUP: that format is not measured. */
 int measure_run(const struct format *fmt, const struct options *o,
 		const struct measure_source *src, struct measure *m,

@@ -60,6 +60,23 @@ int image_repair(struct image *img, unsigned fix, struct check_result *res)
 	return ret ? ret : sync_files(img);
 }
 
+int image_repair_shut(struct image *img, unsigned fix,
+		      struct check_result *res, struct err *err)
+{
+	unsigned flags = img->flags;
+	int ret, ended;
+
+	img->flags |= IMAGE_REPAIR | IMAGE_CHECK;
+	ret = image_upgrade(img, err);
+	if (!ret) {
+		ret = image_repair(img, fix, res);
+		ended = image_downgrade(img, err);
+		ret = ret ? ret : ended;
+	}
+	img->flags = flags;
+	return ret;
+}
+
 int image_repair_held(struct image *img, unsigned fix,
 		      struct check_result *res)
 {

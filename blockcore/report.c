@@ -527,3 +527,32 @@ int report_check_code(const struct check_result *res)
 		return 2;
 	return res->leaks ? 3 : 0;
 }
+
+/* ---- measure --------------------------------------------------------------- */
+
+static void measure_json(struct strbuf *out, const struct measure *m)
+{
+	autojson *obj = json_object();
+
+	if (m->has_bitmaps)
+		json_set_take(obj, "bitmaps", json_uint(m->bitmaps));
+	json_set_take(obj, "required", json_uint(m->required));
+	json_set_take(obj, "fully-allocated", json_uint(m->full));
+	json_write(out, obj, true, 0);
+	strbuf_putc(out, '\n');
+}
+
+void report_measure(struct strbuf *out, const struct measure *m,
+		    enum report_format how)
+{
+	if (how == REPORT_JSON) {
+		measure_json(out, m);
+		return;
+	}
+	strbuf_printf(out, "required size: %" PRIu64 "\n"
+		      "fully allocated size: %" PRIu64 "\n", m->required,
+		      m->full);
+	if (m->has_bitmaps)
+		strbuf_printf(out, "bitmaps size: %" PRIu64 "\n",
+			      m->bitmaps);
+}

@@ -9,6 +9,7 @@
 
 #include "blockcore.h"
 #include "json.h"
+#include "measure.h"
 
 enum report_format { REPORT_HUMAN, REPORT_JSON };
 
@@ -39,6 +40,10 @@ void report_check(struct strbuf *out, const struct check_result *res,
 void report_check_fixed(struct strbuf *out, const struct check_result *res);
 /* imgctl check's exit code: 0 clean, 2 corruptions, 3 leaks, 1 errors. */
 int report_check_code(const struct check_result *res);
+
+/* What a new image would take. */
+void report_measure(struct strbuf *out, const struct measure *m,
+		    enum report_format how);
 
 /*
  * map in pieces: memory does not grow with the extents.  @start beyond the end

@@ -6,16 +6,22 @@
 
 #include "amend.h"
 
+enum { OPT_FORCE = 256 };       /* accepted: it means nothing here */
+
 static int parse(struct ctl_call *c, const char **lists, size_t *n,
 		 struct err *err)
 {
 	static const struct ctl_option options[] = {
-		{ 'o', "options", true }, { 0, NULL, false },
+		{ 'o', "options", true }, { OPT_FORCE, "force", false },
+		{ 'p', "progress", false }, { 'q', "quiet", false },
+		{ 0, NULL, false },
 	};
 	const char *arg;
 	int id;
 
 	while ((id = ctl_next(c, options, &arg, err)) > 0) {
+		if (id != 'o')
+			continue;
 		if (!options_list_valid(arg))
 			return err_set(err, -EINVAL,
 				       "Invalid option list: %s", arg);
@@ -43,7 +49,7 @@ int ctl_amend(struct ctl_call *c, struct err *err)
 	for (size_t i = 0; !ret && i < n; i++)
 		if (!strncmp(lists[i], "size=", 5) ||
 		    strstr(lists[i], ",size="))
-			ret = ctl_disk_idle(c, false, err);
+			ret = ctl_disk_closed(c, err);
 	if (ret)
 		return ret;
 	ctl_alone_begin(c);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * ctl-check.c - `check [-r leaks|all]`: what `imgctl check` prints is what is
- * read back.
+ * ctl-check.c - `check [-r leaks|all] [--output human|json]`: what `imgctl check`
+ * prints is what is read back.
  *
  * Looking goes on beside reads and writes; a repair has the image for itself,
- * with nobody who has its disk open.  What is left wrong is an error: EUCLEAN.
+ * with nobody who has its disk open.  One that is marked as corrupt cannot be
+ * opened for writing by anything else.  What is left wrong is an error: EUCLEAN.
  */
 #include "fs/ctl.h"
 #include "fs/disk.h"
@@ -20,7 +21,10 @@ struct ctl_check {
 	struct ctl_call *c;
 	struct check_result res;
 	unsigned fix;           /* check_fix */
+	enum report_format output;
 };
+
+enum { OPT_OUTPUT = 256 };
 
 static void say(void *data, const char *line)
 {
@@ -59,41 +63,62 @@ static int look(struct ctl_check *k)
 	return ret;
 }
 
-static int repair(struct ctl_check *k)
+static int repair(struct ctl_check *k, struct err *err)
 {
 	struct ctl_call *c = k->c;
 	int ret;
 
 	ctl_alone_begin(c);
-	ret = image_repair_held(c->img, k->fix, &k->res);
+	ret = c->wrote ? image_repair_held(c->img, k->fix, &k->res) :
+			 image_repair_shut(c->img, k->fix, &k->res, err);
 	if (!ret && (k->res.leaks_fixed || k->res.corruptions_fixed)) {
-		report_check_fixed(&c->out, &k->res);
+		if (k->output == REPORT_HUMAN)
+			report_check_fixed(&c->out, &k->res);
 		result_clear(k);
 		ret = c->img->fmt->admin->check(c->img, &k->res);
 	}
 	ctl_alone_end(c);
+	if (!c->wrote)
+		ctl_tell_changed(c);
 	return ret;
+}
+
+static int take_option(struct ctl_check *k, int id, const char *arg,
+		       struct err *err)
+{
+	bool all = arg && !strcmp(arg, "all");
+	bool json = arg && !strcmp(arg, "json");
+
+	if (id == 'r') {
+		if (!all && strcmp(arg, "leaks"))
+			return err_set(err, -EINVAL, "--repair (-r) expects"
+				       " 'leaks' or 'all' not '%s'", arg);
+		k->fix = CHECK_FIX_LEAKS | (all ? CHECK_FIX_ERRORS : 0);
+	} else if (id == OPT_OUTPUT) {
+		if (!json && strcmp(arg, "human"))
+			return err_set(err, -EINVAL, "--output expects 'human'"
+				       " or 'json', not '%s'", arg);
+		k->output = json ? REPORT_JSON : REPORT_HUMAN;
+	}
+	return 0;
 }
 
 static int parse(struct ctl_check *k, struct err *err)
 {
 	static const struct ctl_option options[] = {
-		{ 'r', "repair", true }, { 0, NULL, false },
+		{ 'r', "repair", true }, { OPT_OUTPUT, "output", true },
+		{ 'q', "quiet", false }, { 0, NULL, false },
 	};
 	const char *arg;
-	int id;
+	int id, ret = 0;
 
-	while ((id = ctl_next(k->c, options, &arg, err)) > 0)
-		if (!strcmp(arg, "leaks"))
-			k->fix = CHECK_FIX_LEAKS;
-		else if (!strcmp(arg, "all"))
-			k->fix = CHECK_FIX_LEAKS | CHECK_FIX_ERRORS;
-		else
-			return err_set(err, -EINVAL, "--repair (-r) expects"
-				       " 'leaks' or 'all' not '%s'", arg);
-	if (!id && k->c->nr_operands)
-		return err_set(err, -EINVAL, "check takes no operands");
-	return id;
+	while (!ret && (id = ctl_next(k->c, options, &arg, err)) > 0)
+		ret = take_option(k, id, arg, err);
+	if (!ret)
+		ret = id;
+	if (!ret && k->c->nr_operands)
+		ret = err_set(err, -EINVAL, "check takes no operands");
+	return ret;
 }
 
 static int outcome(struct ctl_check *k, int ret, struct err *err)
@@ -112,8 +137,20 @@ static int outcome(struct ctl_check *k, int ret, struct err *err)
 	if (res->corruptions)
 		return err_set(err, -EUCLEAN, "%" PRIu64 " errors were found on"
 			       " the image.", res->corruptions);
-	report_check(&k->c->out, res, img->name, img->fmt->name, REPORT_HUMAN);
+	report_check(&k->c->out, res, img->name, img->fmt->name, k->output);
 	return 0;
+}
+
+/* The image as -r needs it. */
+static int begin_repair(struct ctl_call *c, struct err *err)
+{
+	int ret = ctl_change(c, err);
+
+	/* Marked as corrupt: it is read and not written until that is gone. */
+	if (ret != -EUCLEAN)
+		return ret;
+	err_clear(err);
+	return ctl_read_settled(c, err);
 }
 
 int ctl_check(struct ctl_call *c, struct err *err)
@@ -123,16 +160,16 @@ int ctl_check(struct ctl_call *c, struct err *err)
 	int ret = parse(&k, err);
 
 	if (!ret)
-		ret = k.fix ? ctl_change(c, err) : ctl_read(c, err);
+		ret = k.fix ? begin_repair(c, err) : ctl_read(c, err);
 	if (ret)
 		return ret;
 	admin = c->img->fmt->admin;
 	if (!admin || !admin->check || (k.fix && !admin->repair))
 		return err_set(err, -EOPNOTSUPP,
 			       "This image format does not support checks");
-	ret = k.fix ? ctl_disk_idle(c, false, err) : 0;
+	ret = k.fix ? ctl_disk_closed(c, err) : 0;
 	if (ret)
 		return ret;
 	result_clear(&k);
-	return outcome(&k, k.fix ? repair(&k) : look(&k), err);
+	return outcome(&k, k.fix ? repair(&k, err) : look(&k), err);
 }

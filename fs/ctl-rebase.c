@@ -10,9 +10,6 @@
 #include "fs/ctl.h"
 #include "fs/mimage.h"
 
-#include "json.h"
-#include "spec.h"
-
 struct rebase {
 	const char *base, *format;
 	bool unsafe, compress;
@@ -52,29 +49,18 @@ static int parse(struct ctl_call *c, struct rebase *r, struct err *err)
 	return 0;
 }
 
-/* Names lead where those in images may lead (blueprint 1). */
 static int open_new(struct ctl_call *c, const struct rebase *r,
 		    struct image **new, struct err *err)
 {
-	struct image_args args;
-	const char *from = spec_file(c->img->node);
-	autojson *node = NULL;
 	int ret;
 
 	*new = NULL;
 	if (!r->base)
 		return 0;
-	mimage_args(c->m, 0, &args);
-	args.self_policy = args.policy;
-	ret = spec_parse_child(r->base, from ? from : c->img->file->name,
-			       r->format, &node, err);
-	args.node = node;
-	if (!ret)
-		ret = mimage_open_with(c->m, &args, new, err);
-	if (!ret)
-		return 0;
-	err_errno(err, ret, "Could not open '%s'", r->base);
-	err_prefix(err, "Could not open new backing file '%s': ", r->base);
+	ret = ctl_open_image(c, r->base, r->format, 0, new, err);
+	if (ret)
+		err_prefix(err, "Could not open new backing file '%s': ",
+			   r->base);
 	return ret;
 }
 
@@ -129,6 +115,6 @@ int ctl_rebase(struct ctl_call *c, struct err *err)
 			      " this file format");
 	/* Encoded units are not stored beside writers. */
 	if (!ret && (r.unsafe || r.compress))
-		ret = ctl_disk_idle(c, false, err);
+		ret = ctl_disk_closed(c, err);
 	return ret ? ret : rebase_onto(c, &r, err);
 }

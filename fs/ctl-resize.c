@@ -20,6 +20,7 @@ static int parse(struct ctl_call *c, struct resize_request *r, bool *force,
 		{ OPT_SHRINK, "shrink", false },
 		{ OPT_PREALLOCATION, "preallocation", true },
 		{ OPT_FORCE, "force", false },
+		{ 'q', "quiet", false },
 		{ 0, NULL, false },
 	};
 	const char *arg, *size = NULL;
@@ -32,7 +33,8 @@ static int parse(struct ctl_call *c, struct resize_request *r, bool *force,
 			r->shrink = true;
 		else if (id == OPT_FORCE)
 			*force = true;
-		else if (preallocation_parse(arg, &r->prealloc, NULL))
+		else if (id == OPT_PREALLOCATION &&
+			 preallocation_parse(arg, &r->prealloc, NULL))
 			return err_set(err, -EINVAL,
 				       "Invalid preallocation mode '%s'", arg);
 	if (id < 0)

@@ -9,6 +9,9 @@
 #include "fs/ctl-int.h"
 #include "fs/disk.h"
 
+#include "json.h"
+#include "spec.h"
+
 /* One line for each command; it is in fs/ctl-NAME.c. */
 static const struct ctl_command commands[] = {
 	{ "amend", ctl_amend },
@@ -16,6 +19,7 @@ static const struct ctl_command commands[] = {
 	{ "check", ctl_check },
 	{ "commit", ctl_commit },
 	{ "flush", ctl_flush },
+	{ "measure", ctl_measure },
 	{ "rebase", ctl_rebase },
 	{ "resize", ctl_resize },
 	{ "snapshot", ctl_snapshot },
@@ -24,7 +28,6 @@ static const struct ctl_command commands[] = {
 /* imgctl's words for what is about other files, or only asks. */
 static const char *const elsewhere[] = {
 	"bench", "compare", "convert", "create", "dd", "info", "map",
-	"measure",
 };
 
 static bool listed(const char *word, const char *const *list, size_t n)
@@ -126,6 +129,15 @@ int ctl_read(struct ctl_call *c, struct err *err)
 	return get_image(c, MIMAGE_READ, err);
 }
 
+int ctl_read_settled(struct ctl_call *c, struct err *err)
+{
+	int ret;
+
+	BUG_ON(c->has_image);
+	ret = change_begin_call(c, err);
+	return ret ? ret : get_image(c, MIMAGE_READ, err);
+}
+
 int ctl_change(struct ctl_call *c, struct err *err)
 {
 	int ret;
@@ -134,19 +146,33 @@ int ctl_change(struct ctl_call *c, struct err *err)
 	if (!c->m->mnt->opt->rw)
 		return err_set(err, -EROFS, "Mounted without rw");
 	ret = change_begin_call(c, err);
-	if (ret)
-		return ret;
-	ret = get_image(c, MIMAGE_WRITE, err);
-	if (ret)
-		change_end_call(c);
-	else
-		c->wrote = true;
+	if (!ret)
+		ret = get_image(c, MIMAGE_WRITE, err);
+	c->wrote = !ret;
 	return ret;
+}
+
+int ctl_open_image(struct ctl_call *c, const char *name, const char *format,
+		   unsigned flags, struct image **img, struct err *err)
+{
+	const char *from = spec_file(c->img->node);
+	struct image_args args;
+	autojson *node = NULL;
+	int ret;
+
+	mimage_args(c->m, flags, &args);
+	args.self_policy = args.policy;
+	ret = spec_parse_child(name, from ? from : c->img->file->name, format,
+			       &node, err);
+	args.node = node;
+	if (!ret)
+		ret = mimage_open_with(c->m, &args, img, err);
+	return ret ? err_errno(err, ret, "Could not open '%s'", name) : 0;
 }
 
 void ctl_alone_begin(struct ctl_call *c)
 {
-	BUG_ON(!c->wrote || c->alone);
+	BUG_ON(!c->changes || c->alone);
 	mimage_leave_long(c->m, &c->use);
 	mimage_enter_alone(c->m);
 	c->alone = true;
@@ -175,16 +201,34 @@ static bool disk_is_open(struct mimage *m)
 	return false;
 }
 
+int ctl_disk_closed(struct ctl_call *c, struct err *err)
+{
+	if (!disk_is_open(c->m))
+		return 0;
+	if (c->m->mnt->opt->cache == FS_CACHE_WRITEBACK)
+		return err_set(err, -EBUSY, "The disk is open, and the kernel"
+			       " may keep writes to it (cache=writeback)");
+	return err_set(err, -EBUSY, "The disk is open");
+}
+
 int ctl_disk_idle(struct ctl_call *c, bool force, struct err *err)
 {
 	bool writeback = c->m->mnt->opt->cache == FS_CACHE_WRITEBACK;
 
-	if (!disk_is_open(c->m) || (force && !writeback))
-		return 0;
-	if (writeback)
-		return err_set(err, -EBUSY, "The disk is open, and the kernel"
-			       " may keep writes to it (cache=writeback)");
-	return err_set(err, -EBUSY, "The disk is open (--force goes on)");
+	if (writeback || !disk_is_open(c->m))
+		return ctl_disk_closed(c, err);
+	return force ? 0 : err_set(err, -EBUSY, "The disk is open (--force goes"
+				   " on)");
+}
+
+void ctl_tell_changed(struct ctl_call *c)
+{
+	mimage_wrote(c->m);
+	blocks_anew(c->m);
+	mimage_changed(c->m, true);
+	/* Who reads after a command must not find pages of before. */
+	if (!c->subject)
+		notify_settle(c->m->mnt);
 }
 
 /* What it has changed is durable, and known to all. */
@@ -192,12 +236,7 @@ static int settle(struct ctl_call *c, int ret, struct err *err)
 {
 	int flushed = mimage_flush(c->m);
 
-	mimage_wrote(c->m);
-	blocks_anew(c->m);
-	mimage_changed(c->m, true);
-	/* Who reads after a command must not find pages of before. */
-	if (!c->subject)
-		notify_settle(c->m->mnt);
+	ctl_tell_changed(c);
 	if (ret || !flushed)
 		return ret;
 	return err_errno(err, flushed, "Could not flush the image");
@@ -214,7 +253,7 @@ static int give_back(struct ctl_call *c, int ret, struct err *err)
 		ret = settle(c, ret, err);
 	if (c->has_image)
 		mimage_put(c->m, c->wrote ? MIMAGE_WRITE : MIMAGE_READ);
-	if (c->wrote)
+	if (c->changes)
 		change_end_call(c);
 	c->has_image = c->wrote = false;
 	return ret;

@@ -126,6 +126,7 @@ struct ctl_command {
 int ctl_bitmap(struct ctl_call *c, struct err *err);
 int ctl_commit(struct ctl_call *c, struct err *err);
 int ctl_flush(struct ctl_call *c, struct err *err);
+int ctl_measure(struct ctl_call *c, struct err *err);
 int ctl_rebase(struct ctl_call *c, struct err *err);
 int ctl_amend(struct ctl_call *c, struct err *err);
 int ctl_check(struct ctl_call *c, struct err *err);
@@ -146,14 +147,24 @@ int ctl_next(struct ctl_call *c, const struct ctl_option *options,
 
 /* Makes c->img the image, open for reading; the gate is held shared. */
 int ctl_read(struct ctl_call *c, struct err *err);
+/* The same, and no command changes the image meanwhile. */
+int ctl_read_settled(struct ctl_call *c, struct err *err);
 /* See above. */
 int ctl_change(struct ctl_call *c, struct err *err);
+/* For what changes an image that could only be read: what the frame tells the
+ * kernel after ctl_change(). */
+void ctl_tell_changed(struct ctl_call *c);
+/* Opens a second image for reading, to be closed by the caller.  Its name is
+ * relative to the image and leads where names in images may lead. */
+int ctl_open_image(struct ctl_call *c, const char *name, const char *format,
+		   unsigned flags, struct image **img, struct err *err);
 /* Between the two nobody else uses the image: reads and writes of its files
- * wait.  Short.  Only after ctl_change(). */
+ * wait.  Short.  Only after ctl_change() or ctl_read_settled(). */
 void ctl_alone_begin(struct ctl_call *c);
 void ctl_alone_end(struct ctl_call *c);
-/* -EBUSY with a sentence while `disk` or a partition is open, unless @force
- * (which does not help under cache=writeback: F7). */
+/* -EBUSY with a sentence while `disk` or a partition is open; the second one
+ * unless @force (which does not help under cache=writeback: F7). */
+int ctl_disk_closed(struct ctl_call *c, struct err *err);
 int ctl_disk_idle(struct ctl_call *c, bool force, struct err *err);
 
 /* ---- running it --------------------------------------------------------------------- */

@@ -89,6 +89,7 @@ libimgfs_a_SOURCES += fs/ctl-calls.c
 libimgfs_a_SOURCES += fs/ctl-amend.c
 libimgfs_a_SOURCES += fs/ctl-check.c
 libimgfs_a_SOURCES += fs/ctl-flush.c
+libimgfs_a_SOURCES += fs/ctl-measure.c
 libimgfs_a_SOURCES += fs/ctl-commit.c
 libimgfs_a_SOURCES += fs/ctl-rebase.c
 libimgfs_a_SOURCES += fs/ctl-resize.c

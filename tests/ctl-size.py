@@ -5,6 +5,7 @@ files are right afterwards, readers and writers go on, what cannot be done under
 an open disk is EBUSY with a sentence; qemu-img finds the image sound and reads
 what was written."""
 
+import json
 import threading
 
 from testlib import *
@@ -216,6 +217,28 @@ def checking():
     fails(m, "check -r all", "EROFS", "rw")
     fails(m, "resize +1M", "EROFS", "rw")
     umount(m)
+    # Only a repair may write to an image that is marked as corrupt.
+    with open("c.qcow2", "r+b") as f:
+        f.seek(72)
+        f.write(b"\0\0\0\0\0\0\0\2")
+    m = mount("c.qcow2", options="rw")
+    assert errname(os.open, m + "/disk", os.O_RDWR) == "EUCLEAN"
+    fails(m, "resize +1M", "EUCLEAN", "Image is corrupt")
+    fd = os.open(m + "/disk", os.O_RDONLY)
+    before = os.pread(fd, MIB, 0)
+    fails(m, "check -r all", "EBUSY", "The disk is open")
+    os.close(fd)
+    assert ok(m, "check -r leaks").startswith("No errors")
+    fd = os.open(m + "/disk", os.O_RDWR)
+    assert os.pread(fd, MIB, 0) == before
+    os.pwrite(fd, b"\6" * 1000, 700000)
+    os.close(fd)
+    ok(m, "resize +1M")
+    umount(m)
+    assert json.loads(run("qemu-img", "info", "--output=json", "c.qcow2"))[
+        "format-specific"]["data"]["corrupt"] is False
+    assert not subprocess.run(["qemu-img", "check", "-q", "c.qcow2"]
+                              ).returncode
     run("qemu-img", "create", "-q", "-f", "vdi", "v.vdi", "1M")
     m = mount("v.vdi", options="rw")
     fails(m, "resize +1M", "EOPNOTSUPP",

@@ -39,7 +39,29 @@ assert_eq "$(drive resize top.qcow2 +1M)" "Image resized." resize
 assert_eq "$(stat -c %s 'a m/disk')" 9437184 "size of the disk"
 drive rebase -b base.raw -F raw top.qcow2 >/dev/null
 drive bitmap --add -g 64k top.qcow2 b0 >/dev/null
+# Names are those of the caller, not of the image's folder.
+qemu-img create -q -f qcow2 other.qcow2 9M
+qemu-img bitmap --add other.qcow2 ob
+qemu-io -f qcow2 -c 'write 2M 64k' other.qcow2 >/dev/null
+(mkdir -p sub && cd sub &&
+	drive bitmap --merge ob -b ../other.qcow2 ../top.qcow2 b0) >/dev/null
+assert_contains "$(cat 'a m/bitmaps/b0/map.json')" \
+	'"start": 2097152, "length": 65536, "dirty": true'
 drive bitmap --remove top.qcow2 b0 >/dev/null
+assert_eq "$(drive amend -o lazy_refcounts=on -p top.qcow2)" "" amend
+assert_contains "$(drive info -U top.qcow2)" "lazy refcounts: true"
+assert_contains "$(drive check top.qcow2)" "No errors were found on the image."
+assert_eq "$(drive check -q top.qcow2)" "" "check -q"
+drive check --output=json 'a m' | python3 -c 'import json, sys
+assert json.load(sys.stdin)["check-errors"] == 0'
+assert_rc 1 "$IMGCTL" check -r leaks top.qcow2
+assert_eq "$(cat err)" "imgctl: The disk is open" "check -r"
+for how in '-O qcow2' '-O raw --output json' '-O qcow2 -o cluster_size=4k'; do
+	assert_eq "$(drive measure $how top.qcow2)" \
+		"$(drive measure -U $how top.qcow2)" "measure $how"
+done
+assert_rc 1 "$IMGCTL" measure -O qcow2 -l nosuch top.qcow2
+assert_contains "$(cat err)" "Failed to load snapshot: Can't find snapshot"
 # What fails fails in the mount's words.
 if "$IMGCTL" commit -b nosuch top.qcow2 2>err; then
 	fail "commit -b nosuch"

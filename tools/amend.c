@@ -81,6 +81,8 @@ static int amend_file(const struct amend_cmd *c, const char *name)
 
 static int take_operands(struct amend_cmd *c, struct cmdline *cl)
 {
+	int rc;
+
 	if (!c->nr_lists)
 		return usage_error(cl, "Must specify options (-o)");
 	if (c->how.format && c->help)
@@ -92,6 +94,9 @@ static int take_operands(struct amend_cmd *c, struct cmdline *cl)
 	if (!tool_cache(c->cache, "cache", &c->how.cache) ||
 	    tool_opts_conflict(&c->how))
 		return 1;
+	if (!c->help && !c->how.image_opts &&
+	    mounted_run(cl, cl->operands[0], NULL, NULL, &rc))
+		return rc;
 	return amend_file(c, cl->operands[0]);
 }
 

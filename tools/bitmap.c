@@ -27,7 +27,7 @@ static const struct cmd_option bitmap_options[] = {
 	{ OPT_MERGE, "merge", "BITMAP", "add what another bitmap has recorded",
 	  0 },
 	{ 'b', "source-file", "FILE", "image of the bitmap that is merged"
-	  " (default: this one)", 0 },
+	  " (default: this one)", OPT_FILE },
 	{ 'F', "source-format", "FMT", "its format (default: probe)", 0 },
 	{ 'g', "granularity", "SIZE", "bytes of the disk that a bit of a new"
 	  " bitmap stands for (default: a cluster, from 4k to 64k)", 0 },

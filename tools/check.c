@@ -168,6 +168,37 @@ static int take_repair(struct cmdline *cl, struct check *ck, const char *arg)
 			   " '%s'", arg);
 }
 
+/* The exit code of what a mount has answered. */
+static int mounted_code(int ret, const char *text)
+{
+	switch (ret) {
+	case 0:
+		return strstr(text, "leaked clusters were found") ||
+		       strstr(text, "\"leaks\": ") ? 3 : 0;
+	case -EUCLEAN:
+		return 2;
+	case -EOPNOTSUPP:
+		return EXIT_NO_CHECK;
+	}
+	return 1;
+}
+
+/* False: no mount has the image, or it is not to be asked. */
+static bool check_mounted(const struct check *ck, const struct cmdline *cl,
+			  int *rc)
+{
+	char text[65536];
+	int ret;
+
+	if (ck->how.image_opts || ck->how.flags & IMAGE_SHARE ||
+	    !mounted_ask(cl, cl->operands[0], NULL, text, sizeof(text), &ret))
+		return false;
+	if (!ret && !ck->quiet)
+		fputs(text, stdout);
+	*rc = mounted_code(ret, text);
+	return true;
+}
+
 static int check_run(struct cmdline *cl)
 {
 	struct check ck = { .how.flags = IMAGE_CHECK };
@@ -212,7 +243,8 @@ static int check_run(struct cmdline *cl)
 	    !tool_cache(cache, "source cache", &ck.how.cache) ||
 	    tool_opts_conflict(&ck.how))
 		return 1;
-	return check_file(&ck, cl->operands[0]);
+	return check_mounted(&ck, cl, &rc) ? rc :
+	       check_file(&ck, cl->operands[0]);
 }
 
 const struct command cmd_check = {

@@ -29,6 +29,7 @@ enum option_flag {
 	OPT_ALIAS    = 1 << 2,  /* not shown in help */
 	OPT_BEYOND   = 1 << 3,  /* ours: does not exist under the name
 				 * qemu-img */
+	OPT_FILE     = 1 << 4,  /* its argument is the name of a file */
 };
 
 /* Ids of options without a letter (others use their letter). */

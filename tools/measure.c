@@ -7,14 +7,11 @@
 #include "tools.h"
 #include "beyond.h"
 #include "create.h"
-#include "json.h"
 #include "measure.h"
-
-#include <inttypes.h>
 
 enum { OPT_SIZE = OPT_COMMAND };
 
-static const struct cmd_option measure_options[] = {
+static const struct cmd_option measure_cmd_options[] = {
 	{ 'O', "target-format", "FMT", "format of the new image (default:"
 	  " raw)", OPT_LONG_10 },
 	{ 'o', "options", "OPTS", "its options, key=value,...", OPT_LONG_10 },
@@ -40,40 +37,15 @@ struct measure_cmd {
 	enum report_format output;
 };
 
-static void print(const struct measure_cmd *mc, const struct measure *m)
-{
-	autostrbuf out = STRBUF_INIT;
-	autojson *obj = json_object();
-
-	if (mc->output == REPORT_HUMAN) {
-		printf("required size: %" PRIu64 "\n"
-		       "fully allocated size: %" PRIu64 "\n", m->required,
-		       m->full);
-		if (m->has_bitmaps)
-			printf("bitmaps size: %" PRIu64 "\n", m->bitmaps);
-		return;
-	}
-	if (m->has_bitmaps)
-		json_set_take(obj, "bitmaps", json_uint(m->bitmaps));
-	json_set_take(obj, "required", json_uint(m->required));
-	json_set_take(obj, "fully-allocated", json_uint(m->full));
-	json_write(&out, obj, true, 0);
-	puts(out.text);
-}
-
 static int options_make(const struct measure_cmd *mc,
 			const struct format **fmt, struct options **o,
 			struct err *err)
 {
 	const char *target = mc->target ? mc->target : "raw";
-	int ret = create_options(target, NULL, fmt, o, err);
+	int ret = measure_options(target, mc->lists, mc->nr_lists, fmt, o,
+				  err);
 
-	if (ret)
-		return ret;
-	options_add(*o, protocol_create_options);
-	for (size_t i = 0; i < mc->nr_lists && !ret; i++)
-		ret = options_parse(*o, mc->lists[i], err);
-	if (ret)
+	if (ret && *o)
 		err_hint(err, "%s: Invalid options for file format '%s'\n",
 			 prog_name(), target);
 	if (!ret && beyond_qemu(BEYOND_MEASURE, target))
@@ -88,6 +60,7 @@ static int measure_image(const struct measure_cmd *mc, struct image *img)
 	const struct format *fmt;
 	struct options *o = NULL;
 	struct measure m;
+	autostrbuf out = STRBUF_INIT;
 	autoerr err = ERR_INIT;
 	int ret = options_make(mc, &fmt, &o, &err);
 
@@ -101,11 +74,13 @@ static int measure_image(const struct measure_cmd *mc, struct image *img)
 	if (!ret)
 		ret = measure_run(fmt, o, &src, &m, &err);
 	options_free(o);
-	if (ret)
+	if (ret) {
 		say_err(&err);
-	else
-		print(mc, &m);
-	return ret ? 1 : 0;
+		return 1;
+	}
+	report_measure(&out, &m, mc->output);
+	fputs(out.text, stdout);
+	return 0;
 }
 
 static int measure_file(const struct measure_cmd *mc, const char *name)
@@ -121,8 +96,18 @@ static int measure_file(const struct measure_cmd *mc, const char *name)
 	return rc;
 }
 
+/* A mount that has the image open knows more than the file.  The files of a
+ * mount are measured as what they are. */
+static bool may_drive(const struct measure_cmd *mc, const char *file)
+{
+	return !mc->how.image_opts && !(mc->how.flags & IMAGE_SHARE) &&
+	       !mounted_is_inside(file);
+}
+
 static int take_operands(struct measure_cmd *mc, struct cmdline *cl)
 {
+	int rc;
+
 	if (cl->nr_operands > 1) {
 		say_error("At most one filename argument is allowed.");
 		return 1;
@@ -145,8 +130,12 @@ static int take_operands(struct measure_cmd *mc, struct cmdline *cl)
 	}
 	if (tool_opts_conflict(&mc->how))
 		return 1;
-	return cl->nr_operands ? measure_file(mc, cl->operands[0]) :
-				 measure_image(mc, NULL);
+	if (!cl->nr_operands)
+		return measure_image(mc, NULL);
+	if (may_drive(mc, cl->operands[0]) &&
+	    mounted_run(cl, cl->operands[0], NULL, NULL, &rc))
+		return rc;
+	return measure_file(mc, cl->operands[0]);
 }
 
 /* 0, or *rc is the exit code. */
@@ -212,6 +201,6 @@ const struct command cmd_measure = {
 		" holds or with an empty disk of --size, and when the guest"
 		" has written all of it. Internal snapshots of FILE are left"
 		" out, and its bitmaps have a line of their own.",
-	.options = measure_options,
+	.options = measure_cmd_options,
 	.run = measure_cmd_run,
 };

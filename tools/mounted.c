@@ -185,11 +185,19 @@ static void add_word(struct strbuf *out, const char *word)
 	strbuf_putc(out, '\'');
 }
 
-/* How to open a file, and how to print, is no business of the mount's. */
+/* How to open a file is no business of the mount's. */
 static bool is_ours(int id)
 {
-	return id == OPT_OBJECT || id == OPT_IMAGE_OPTS || id == OPT_OUTPUT ||
+	return id == OPT_OBJECT || id == OPT_IMAGE_OPTS ||
 	       (id < 256 && strchr("fqptTU", id));
+}
+
+/* Names mean what they mean here, not in the folder of the image. */
+static void add_name(struct strbuf *out, const char *name)
+{
+	autofree char *whole = realpath(name, NULL);
+
+	add_word(out, whole ? whole : name);
 }
 
 static void add_option(struct strbuf *out, const struct cmdline *cl, int id,
@@ -205,7 +213,9 @@ static void add_option(struct strbuf *out, const struct cmdline *cl, int id,
 	else
 		snprintf(word, sizeof(word), "--%s", o->name);
 	add_word(out, word);
-	if (arg)
+	if (arg && o->flags & OPT_FILE)
+		add_name(out, arg);
+	else if (arg)
 		add_word(out, arg);
 }
 
@@ -264,24 +274,42 @@ static void tell_failure(int ret, char *text)
 	fputs(rest, stderr);
 }
 
-bool mounted_run(const struct cmdline *cl, const char *file, const char *last,
-		 const char *done, int *rc)
+bool mounted_is_inside(const char *file)
+{
+	struct search s = { .dev = 0 };
+	bool is = in_mount(file, &s);
+
+	free(s.ctl);
+	return is;
+}
+
+bool mounted_ask(const struct cmdline *cl, const char *file, const char *last,
+		 char *text, size_t room, int *ret)
 {
 	autostrbuf line = STRBUF_INIT;
 	struct search s = { .dev = 0 };
-	char text[65536];
-	int ret;
 
 	if (beyond_qemu(BEYOND_MOUNT, NULL) || !find(file, &s) || !s.ctl)
 		return false;
 	line_make(&line, cl, file, last);
-	ret = send_line(s.ctl, &line, text, sizeof(text));
+	*ret = send_line(s.ctl, &line, text, room);
 	free(s.ctl);
-	if (ret)
-		tell_failure(ret, text);
-	else if (strcmp(text, "ok\n"))
+	if (*ret)
+		tell_failure(*ret, text);
+	return true;
+}
+
+bool mounted_run(const struct cmdline *cl, const char *file, const char *last,
+		 const char *done, int *rc)
+{
+	char text[65536];
+	int ret;
+
+	if (!mounted_ask(cl, file, last, text, sizeof(text), &ret))
+		return false;
+	if (!ret && strcmp(text, "ok\n"))
 		fputs(text, stdout);
-	else if (done)
+	else if (!ret && done)
 		puts(done);
 	*rc = ret ? 1 : 0;
 	return true;

@@ -88,6 +88,12 @@ bool object_add(const char *definition, int *rc);
  */
 bool mounted_run(const struct cmdline *cl, const char *file, const char *last,
 		 const char *done, int *rc);
+/* The same for who prints what comes back himself: @text, or *@ret < 0 after the
+ * error was printed. */
+bool mounted_ask(const struct cmdline *cl, const char *file, const char *last,
+		 char *text, size_t room, int *ret);
+/* Does @file lie in a mount? */
+bool mounted_is_inside(const char *file);
 
 /* ---- interrupts ----------------------------------------------------------- */
 

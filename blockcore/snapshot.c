@@ -5,6 +5,7 @@
  *
  * Refuses to know how a format keeps them.
  */
+#include "bitmap.h"
 #include "engine-int.h"
 #include "snapshot.h"
 
@@ -152,8 +153,9 @@ int image_load_snapshot(struct image *img, const struct snapshot_key *key,
 
 /* ---- changes --------------------------------------------------------------- */
 
+/* *@size, which may be NULL: of the disk, then. */
 static int find(struct image *img, const struct snapshot_key *key, size_t *index,
-		struct err *err)
+		uint64_t *size, struct err *err)
 {
 	struct snapshot_list list;
 	int ret = image_snapshots(img, &list, err);
@@ -162,6 +164,8 @@ static int find(struct image *img, const struct snapshot_key *key, size_t *index
 	if (ret)
 		return ret;
 	i = snapshot_find(&list, key);
+	if (i >= 0 && size)
+		*size = round_down(list.items[i].disk_size, SECTOR_SIZE);
 	snapshot_list_free(&list);
 	if (i < 0)
 		return err_set(err, -ENOENT, "snapshot not found");
@@ -213,24 +217,50 @@ int image_snapshot_delete(struct image *img, const struct snapshot_key *key,
 	with_lock(&img->eng->resize_lock);
 
 	if (!ret)
-		ret = find(img, key, &index, err);
+		ret = find(img, key, &index, NULL, err);
 	return ret ? ret : ops_of(img)->remove(img, index, p, err);
+}
+
+/* Bitmaps as large as both disks; a part that only one of them has is new. */
+static int bitmaps_prepare(struct image *img, uint64_t size, struct err *err)
+{
+	uint64_t old = image_size(img);
+	int ret = bitmaps_resize_begin(img, err);
+
+	if (ret || size <= old)
+		return ret;
+	ret = bitmaps_resize(img, size, err);
+	return ret ? ret : bitmaps_touch(img, old, size - old);
+}
+
+static int apply(struct image *img, size_t index, uint64_t size,
+		 struct progress *p, struct err *err)
+{
+	uint64_t old = image_size(img);
+	bool any = bitmaps_any(img);
+	int ret = any ? bitmaps_prepare(img, size, err) : 0;
+
+	if (!ret)
+		ret = ops_of(img)->apply(img, index, p, err);
+	if (!ret)
+		img->live.size = image_size(img);
+	/* It fits what the disk is now. */
+	if (any && old != size && (ret ? old < size : old > size))
+		(void)bitmaps_resize(img, image_size(img), NULL);
+	return ret;
 }
 
 int image_snapshot_apply(struct image *img, const struct snapshot_key *key,
 			 struct progress *p, struct err *err)
 {
+	uint64_t size = 0;
 	size_t index;
 	int ret = begin(img, err);
 	with_lock(&img->eng->resize_lock);
 
 	if (!ret)
-		ret = find(img, key, &index, err);
-	if (!ret)
-		ret = ops_of(img)->apply(img, index, p, err);
-	if (!ret)
-		img->live.size = image_size(img);
-	return ret;
+		ret = find(img, key, &index, &size, err);
+	return ret ? ret : apply(img, index, size, p, err);
 }
 
 int image_snapshot_rename(struct image *img, const struct snapshot_key *key,
@@ -241,6 +271,6 @@ int image_snapshot_rename(struct image *img, const struct snapshot_key *key,
 	with_lock(&img->eng->resize_lock);
 
 	if (!ret)
-		ret = find(img, key, &index, err);
+		ret = find(img, key, &index, NULL, err);
 	return ret ? ret : ops_of(img)->rename(img, index, name, err);
 }

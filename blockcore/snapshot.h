@@ -60,8 +60,10 @@ int image_snapshot_create(struct image *img, const char *name,
 			  struct err *err);
 int image_snapshot_delete(struct image *img, const struct snapshot_key *key,
 			  struct progress *p, struct err *err);
-/* The live disk becomes what the snapshot holds, its size too.  Nobody writes
- * to it meanwhile; what was read before may be in other caches than ours. */
+/* The live disk becomes what the snapshot holds, its size too, at one instant
+ * during the call; what was read before may be in other caches than ours.
+ * Bitmaps that are enabled have what is different in them then; nobody changes
+ * them meanwhile.  Cancelled, some may have too much. */
 int image_snapshot_apply(struct image *img, const struct snapshot_key *key,
 			 struct progress *p, struct err *err);
 int image_snapshot_rename(struct image *img, const struct snapshot_key *key,

@@ -47,6 +47,7 @@ libimgcore_a_SOURCES += formats/qcow2-shadow.h
 libimgcore_a_SOURCES += formats/qcow2-switch.c
 libimgcore_a_SOURCES += formats/qcow2-switch.h
 libimgcore_a_SOURCES += formats/qcow2-step.c
+libimgcore_a_SOURCES += formats/qcow2-apply.c
 libimgcore_a_SOURCES += formats/qcow2-instant.c
 libimgcore_a_SOURCES += formats/vmdk.h
 libimgcore_a_SOURCES += formats/vmdk.c

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * qcow2-instant.c - creates, deletes, applies and renames internal snapshots
- * (qcow2.md 7): what the new roots are.  How one gets there is qcow2-switch.c.
+ * qcow2-instant.c - creates, deletes and renames internal snapshots (qcow2.md
+ * 7): what the new roots are.  How one gets there is qcow2-switch.c; applying is
+ * qcow2-apply.c.
  */
 #include "qcow2-switch.h"
 #include "job.h"
@@ -13,16 +14,10 @@
 #define PASSES 16u              /* over the active tables before the instant */
 #define FEW 32u                 /* tables and pages are left for it */
 
-/* What qemu-img says of counts that do not fit. */
-static int worded(int ret)
-{
-	return ret == -EOVERFLOW ? -EINVAL : ret;
-}
-
 /* ---- the table of snapshots ------------------------------------------------ */
 
-static int put_table(struct qcow2_switch *sw,
-		     const struct qcow2_snapshots *list)
+int qcow2_switch_snapshots(struct qcow2_switch *sw,
+			   const struct qcow2_snapshots *list)
 {
 	autofree unsigned char *bytes = NULL;
 	size_t len = 0;
@@ -93,7 +88,7 @@ static void list_remove(struct qcow2_snapshots *list, size_t index)
 
 /* ---- the instant ----------------------------------------------------------- */
 
-static void expect(struct qcow2_switch *sw, uint64_t tables)
+void qcow2_switch_expect(struct qcow2_switch *sw, uint64_t tables)
 {
 	if (sw->p)
 		atomic_store(&sw->p->total, tables + !tables);
@@ -155,7 +150,7 @@ static int create_prepare(struct qcow2_switch *sw,
 	s = &list->items[list->n - 1];
 	s->l1_offset = sw->twin;
 	s->l1_size = (uint32_t)sw->l1_size;
-	return put_table(sw, list);
+	return qcow2_switch_snapshots(sw, list);
 }
 
 int qcow2_snapshot_create(struct image *img, const char *name,
@@ -173,20 +168,20 @@ int qcow2_snapshot_create(struct image *img, const char *name,
 	sw.turn = TURN_SHARED;
 	if (!ret)
 		ret = create_prepare(&sw, &list, name);
-	expect(&sw, sw.nr);
+	qcow2_switch_expect(&sw, sw.nr);
 	if (!ret)
 		ret = look_until_few(&sw);
 	if (!ret)
 		ret = instant(&sw);
 	qcow2_switch_end(&sw, !ret);
 	qcow2_snapshots_free(&list);
-	return worded(ret);
+	return qcow2_switch_worded(ret);
 }
 
 /* ---- delete ---------------------------------------------------------------- */
 
-static int tree_of(struct image *img, const struct qcow2_snapshots *list,
-		   size_t index, struct qcow2_root *l1, struct err *err)
+int qcow2_snapshot_tree(struct image *img, const struct qcow2_snapshots *list,
+			size_t index, struct qcow2_root *l1, struct err *err)
 {
 	const struct qcow2_snapshot *s;
 
@@ -216,19 +211,19 @@ int qcow2_snapshot_remove(struct image *img, size_t index, struct progress *p,
 	int ret = qcow2_snapshots_read(img, &list, err);
 
 	if (!ret)
-		ret = tree_of(img, &list, index, &l1, err);
+		ret = qcow2_snapshot_tree(img, &list, index, &l1, err);
 	if (ret) {
 		qcow2_snapshots_free(&list);
 		return ret;
 	}
 	ret = qcow2_switch_begin(&sw, img, p);
 	sw.turn = TURN_OWN;
-	expect(&sw, sw.nr + l1.l1_size);
+	qcow2_switch_expect(&sw, sw.nr + l1.l1_size);
 	list_remove(&list, index);
 	if (!ret)
 		ret = qcow2_switch_place(&sw, sw.l1_size * 8, &sw.l1);
 	if (!ret)
-		ret = put_table(&sw, &list);
+		ret = qcow2_switch_snapshots(&sw, &list);
 	if (!ret)
 		ret = drop_tree(&sw, l1);
 	if (!ret)
@@ -237,120 +232,13 @@ int qcow2_snapshot_remove(struct image *img, size_t index, struct progress *p,
 		ret = instant(&sw);
 	qcow2_switch_end(&sw, !ret);
 	qcow2_snapshots_free(&list);
-	return worded(ret);
-}
-
-/* ---- apply ------------------------------------------------------------------ */
-
-/* The snapshot's entry @e in the active L1: its table is shared, unless there
- * are COPIED bits in it, left over from when it was not. */
-static int applied_entry(struct qcow2_switch *sw, uint64_t i, uint64_t e)
-{
-	uint64_t table = e & QL1_HOST, copy;
-	int ret;
-
-	if (!table)
-		return 0;
-	ret = qcow2_switch_uncopied(sw, table, &copy);
-	if (!ret && copy)
-		ret = qcow2_switch_count(sw, table, sw->img->unit, -1);
-	if (!ret)
-		be64_put(sw->l1_bytes + 8 * i, copy ? copy | QCOPIED : table);
-	return ret;
-}
-
-static int applied_l1(struct qcow2_switch *sw, struct qcow2_root l1)
-{
-	uint64_t cover = qcow2_l2_cover(qcow2_of(sw->img));
-	int ret = 0;
-
-	sw->l1_size = max_u64(l1.l1_size, div_up(sw->size, cover));
-	if (sw->l1_size > QCOW2_MAX_L1_BYTES / 8)
-		return -EFBIG;
-	free(sw->l1_bytes);
-	sw->l1_bytes = calloc(sw->l1_size + 1, 8);
-	if (!sw->l1_bytes)
-		return -ENOMEM;
-	for (uint64_t i = 0; !ret && i < l1.l1_size; i++) {
-		uint64_t e;
-
-		ret = qcow2_entry(sw->img, l1.l1_offset + 8 * i, &e);
-		if (!ret)
-			ret = applied_entry(sw, i, e);
-	}
-	return ret ? ret : qcow2_switch_place(sw, sw->l1_size * 8, &sw->l1);
-}
-
-/* The tables that only the disk had, for what the cache knows of them. */
-static int note_gone(struct qcow2_switch *sw)
-{
-	int ret = 0;
-
-	for (uint64_t i = 0; !ret && i < sw->nr; i++) {
-		struct qcow2_step *st = &sw->step[i];
-
-		ret = qcow2_entry(sw->img, sw->old_l1.l1_offset + 8 * i,
-				  &st->entry);
-		st->gone = st->entry & QCOPIED;
-	}
-	return ret;
-}
-
-static int apply_frozen(struct qcow2_switch *sw, struct qcow2_root l1,
-			const struct qcow2_snapshots *list)
-{
-	int ret = qcow2_switch_tree(sw, l1, 1);
-
-	/* First what is added: what both have never looks free. */
-	if (!ret)
-		ret = note_gone(sw);
-	if (!ret)
-		ret = qcow2_switch_tree(sw, sw->old_l1, -1);
-	if (!ret)
-		ret = applied_l1(sw, l1);
-	if (!ret)
-		ret = put_table(sw, list);
-	return ret ? ret : qcow2_switch_turn(sw);
-}
-
-int qcow2_snapshot_apply(struct image *img, size_t index, struct progress *p,
-			 struct err *err)
-{
-	struct qcow2_snapshots list = { NULL, 0, 0 };
-	struct qcow2_switch sw;
-	struct qcow2_root l1 = { 0, 0 };
-	int ret = qcow2_snapshots_read(img, &list, err);
-
-	if (!ret)
-		ret = tree_of(img, &list, index, &l1, err);
-	/* Those that are not in the file yet as well. */
-	if (!ret && bitmaps_any(img))
-		ret = err_set(err, -EBUSY, "Device has active dirty bitmaps");
-	if (ret) {
-		qcow2_snapshots_free(&list);
-		return ret;
-	}
-	pthread_mutex_lock(&qcow2_of(img)->header);
-	image_freeze(img);
-	ret = qcow2_switch_begin(&sw, img, p);
-	sw.turn = TURN_SHARED;
-	sw.size = round_down(list.items[index].info.disk_size, SECTOR_SIZE);
-	expect(&sw, sw.nr + l1.l1_size);
-	if (!ret)
-		ret = apply_frozen(&sw, l1, &list);
-	if (!ret)
-		ret = image_flush(img);
-	image_thaw(img);
-	pthread_mutex_unlock(&qcow2_of(img)->header);
-	qcow2_switch_end(&sw, !ret);
-	qcow2_snapshots_free(&list);
-	return worded(ret);
+	return qcow2_switch_worded(ret);
 }
 
 /* ---- rename ----------------------------------------------------------------- */
 
-static int rename_frozen(struct qcow2_switch *sw,
-			 const struct qcow2_snapshots *list)
+static int same_disk(struct qcow2_switch *sw,
+		     const struct qcow2_snapshots *list)
 {
 	struct image *img = sw->img;
 	int ret = meta_read(img, img->file, sw->l1_bytes, sw->l1_size * 8,
@@ -359,8 +247,24 @@ static int rename_frozen(struct qcow2_switch *sw,
 	if (!ret)
 		ret = qcow2_switch_place(sw, sw->l1_size * 8, &sw->l1);
 	if (!ret)
-		ret = put_table(sw, list);
-	return ret ? ret : qcow2_switch_turn(sw);
+		ret = qcow2_switch_snapshots(sw, list);
+	if (!ret)
+		ret = qcow2_switch_turn(sw);
+	return ret;
+}
+
+int qcow2_switch_around(struct qcow2_switch *sw,
+			const struct qcow2_snapshots *list)
+{
+	struct image *img = sw->img;
+	int ret;
+	with_lock(&qcow2_of(img)->header);
+
+	image_freeze(img);
+	sw->size = image_size(img);
+	ret = same_disk(sw, list);
+	image_thaw(img);
+	return ret ? ret : image_flush(img);
 }
 
 int qcow2_snapshot_rename(struct image *img, size_t index, const char *name,
@@ -380,16 +284,10 @@ int qcow2_snapshot_rename(struct image *img, size_t index, const char *name,
 	}
 	free(list.items[index].info.name);
 	list.items[index].info.name = copy;
-	pthread_mutex_lock(&qcow2_of(img)->header);
-	image_freeze(img);
 	ret = qcow2_switch_begin(&sw, img, NULL);
 	if (!ret)
-		ret = rename_frozen(&sw, &list);
-	image_thaw(img);
-	if (!ret)
-		ret = image_flush(img);
-	pthread_mutex_unlock(&qcow2_of(img)->header);
+		ret = qcow2_switch_around(&sw, &list);
 	qcow2_switch_end(&sw, !ret);
 	qcow2_snapshots_free(&list);
-	return worded(ret);
+	return qcow2_switch_worded(ret);
 }

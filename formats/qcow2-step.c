@@ -22,8 +22,8 @@ struct span {
 	uint64_t n;
 };
 
-static bool same_entry(const struct qcow2 *q, const unsigned char *a,
-		       const unsigned char *b)
+bool qcow2_same_entry(const struct qcow2 *q, const unsigned char *a,
+		      const unsigned char *b)
 {
 	return (be64_at(a) & ~QCOPIED) == (be64_at(b) & ~QCOPIED) &&
 	       (!qcow2_has_subs(q) || be64_at(a + 8) == be64_at(b + 8));
@@ -87,7 +87,7 @@ static int span_count(struct image *img, const struct span *s, int delta)
 		uint64_t host, len;
 
 		if ((!l2.e && !l2.subs) ||
-		    (s->but && same_entry(q, p, s->but + i * q->l2_entry)))
+		    (s->but && qcow2_same_entry(q, p, s->but + i * q->l2_entry)))
 			continue;
 		host = qcow2_entry_space(img, l2.e, &len);
 		ret = entry_check(img, s, i, l2, host, len);
@@ -119,9 +119,8 @@ static int table_count(struct image *img, uint64_t index, uint64_t table,
 	return ret;
 }
 
-/* Where the table of an L1 entry is: 0: nowhere. */
-static int table_of(struct image *img, uint64_t index, uint64_t e,
-		    uint64_t *table)
+int qcow2_switch_table(struct image *img, uint64_t index, uint64_t e,
+		       uint64_t *table)
 {
 	int ret = qcow2_l1_check(img, index, e);
 
@@ -135,12 +134,12 @@ static int table_of(struct image *img, uint64_t index, uint64_t e,
 	return -EIO;
 }
 
-static int tree_table(struct qcow2_switch *sw, uint64_t index, uint64_t e,
-		      int delta)
+int qcow2_switch_branch(struct qcow2_switch *sw, uint64_t index, uint64_t e,
+			int delta)
 {
 	struct image *img = sw->img;
 	uint64_t table;
-	int ret = table_of(img, index, e, &table);
+	int ret = qcow2_switch_table(img, index, e, &table);
 
 	if (ret || !table)
 		return ret;
@@ -164,7 +163,7 @@ int qcow2_switch_tree(struct qcow2_switch *sw, struct qcow2_root l1, int delta)
 
 		ret = qcow2_entry(img, l1.l1_offset + 8 * i, &e);
 		if (!ret && e)
-			ret = tree_table(sw, i, e, delta);
+			ret = qcow2_switch_branch(sw, i, e, delta);
 	}
 	return ret;
 }
@@ -345,7 +344,7 @@ static int step_whole(struct qcow2_switch *sw, uint64_t index, uint64_t e)
 	struct image *img = sw->img;
 	struct qcow2_step *st = &sw->step[index];
 	uint64_t table = 0;
-	int ret = table_of(img, index, e, &table);
+	int ret = qcow2_switch_table(img, index, e, &table);
 
 	for (unsigned i = 0; i < sw->watch.pages; i += 64)
 		(void)stale_pages(sw, index, i);

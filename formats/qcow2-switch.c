@@ -99,7 +99,7 @@ int qcow2_switch_tick(struct qcow2_switch *sw, uint64_t n)
 	atomic_fetch_add(&p->done, n);
 	if (p->tick)
 		p->tick(p);
-	return atomic_load(&p->cancel) ? -ECANCELED : 0;
+	return atomic_load(&p->cancel) && !sw->late ? -ECANCELED : 0;
 }
 
 /* ---- the turn ------------------------------------------------------------ */

@@ -49,7 +49,14 @@ struct qcow2_switch {
 	uint64_t snapshots, snapshots_len, nb_snapshots;
 	uint64_t size;          /* guest bytes */
 	bool turned;            /* the image has them */
+	bool late;              /* it is too late to cancel */
 };
+
+/* What qemu-img says of counts that do not fit. */
+static inline int qcow2_switch_worded(int ret)
+{
+	return ret == -EOVERFLOW ? -EINVAL : ret;
+}
 
 /* ---- qcow2-switch.c -------------------------------------------------------- */
 
@@ -77,6 +84,16 @@ void qcow2_switch_end(struct qcow2_switch *sw, bool durable);
 
 /* ---- qcow2-step.c ---------------------------------------------------------- */
 
+/* Is it the same place and state, whether COPIED or not? */
+bool qcow2_same_entry(const struct qcow2 *q, const unsigned char *a,
+		      const unsigned char *b);
+/* Where the table of the L1 entry @e is; 0: nowhere.  -EIO: that cannot be. */
+int qcow2_switch_table(struct image *img, uint64_t index, uint64_t e,
+		       uint64_t *table);
+/* Counts the table of the L1 entry @e, which does not change, and what hangs
+ * below it. */
+int qcow2_switch_branch(struct qcow2_switch *sw, uint64_t index, uint64_t e,
+			int delta);
 /* Counts what hangs below an L1 that does not change. */
 int qcow2_switch_tree(struct qcow2_switch *sw, struct qcow2_root l1,
 		      int delta);
@@ -90,5 +107,19 @@ int qcow2_switch_settle(struct qcow2_switch *sw);
  * itself. */
 int qcow2_switch_uncopied(struct qcow2_switch *sw, uint64_t host,
 			  uint64_t *copy);
+
+/* ---- qcow2-instant.c ------------------------------------------------------- */
+
+/* How many tables will be looked at, for progress. */
+void qcow2_switch_expect(struct qcow2_switch *sw, uint64_t tables);
+/* The new table of snapshots. */
+int qcow2_switch_snapshots(struct qcow2_switch *sw,
+			   const struct qcow2_snapshots *list);
+/* The L1 table of a snapshot. */
+int qcow2_snapshot_tree(struct image *img, const struct qcow2_snapshots *list,
+			size_t index, struct qcow2_root *l1, struct err *err);
+/* The turn to the same disk, with other counts or snapshots around it. */
+int qcow2_switch_around(struct qcow2_switch *sw,
+			const struct qcow2_snapshots *list);
 
 #endif

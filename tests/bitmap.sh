@@ -169,3 +169,43 @@ done
 "$imgio" -f qcow2 -c 'write 0 64k' -c abort r.qcow2
 assert_rc 1 imgctl resize -q r.qcow2 80M
 assert_contains "$(cat err)" "Bitmap 'b' is inconsistent and cannot be used"
+
+# snapshot -a, beyond QEMU: what is different then counts as written, no more;
+# sizes follow the disk's, both ways.
+for cs in 64k 4k; do
+	rm -f s.qcow2
+	qemu-img create -q -f qcow2 -o cluster_size=$cs s.qcow2 8M
+	qemu-io -f qcow2 -c 'write -P 1 0 2M' s.qcow2 > qemu.log
+	qemu-img snapshot -c small s.qcow2
+	qemu-img resize -q s.qcow2 12M
+	qemu-img bitmap --add -g 64k s.qcow2 on
+	qemu-img bitmap --add --disable -g 64k s.qcow2 off
+	qemu-io -f qcow2 -c 'write -P 2 1M 64k' -c 'write -P 3 10M 64k' \
+		-c 'write -z -u 128k 64k' s.qcow2 > qemu.log
+	imgctl snapshot -c large s.qcow2
+	imgctl bitmap --clear s.qcow2 on
+	imgctl bitmap --clear s.qcow2 off
+	imgctl snapshot -a small s.qcow2
+	checks s.qcow2
+	assert_eq "$(qemu_dirty s.qcow2 on)" "131072+65536 1048576+65536"
+	assert_eq "$(qemu_dirty s.qcow2 off)" ""
+	imgctl bitmap --clear s.qcow2 on
+	imgctl snapshot -a large s.qcow2
+	checks s.qcow2
+	assert_eq "$(qemu_dirty s.qcow2 on)" \
+		"131072+65536 1048576+65536 8388608+4194304"
+	qemu-io -f qcow2 -r -c 'read -P 3 10M 64k' -c 'read -P 0 128k 64k' \
+		-c 'read -P 1 0 128k' s.qcow2 | grep -q failed &&
+		fail "the disk is not the snapshot's"
+	assert_eq "$(state s.qcow2 on)" auto:65536
+	assert_eq "$(state s.qcow2 off)" :65536
+done
+ln -sf "$IMGCTL" qemu-img
+assert_rc 1 ./qemu-img snapshot -a small s.qcow2
+assert_contains "$(cat err)" "Device has active dirty bitmaps"
+rm qemu-img
+# One that cannot be kept right is in the way.
+"$imgio" -f qcow2 -c 'write 0 64k' -c abort s.qcow2
+assert_rc 1 imgctl snapshot -a small s.qcow2
+assert_contains "$(cat err)" "Bitmap 'on' is inconsistent and cannot be used"
+checks s.qcow2

@@ -24,6 +24,7 @@ static const struct {
 	{ BEYOND_GROW, "vhdx" },
 	{ BEYOND_MOUNT, NULL },
 	{ BEYOND_LEVEL, NULL },
+	{ BEYOND_APPLY, NULL },
 	{ BEYOND_DELETE_ID, NULL },
 	{ BEYOND_SAFE, NULL },
 };

@@ -16,6 +16,7 @@ enum beyond {
 	BEYOND_MEASURE,         /* measure of a target that QEMU does not */
 	BEYOND_MOUNT,           /* commands drive a mount that has the image */
 	BEYOND_LEVEL,           /* -o compression_level of convert */
+	BEYOND_APPLY,           /* snapshot -a of an image with bitmaps */
 	BEYOND_DELETE_ID,       /* snapshot -d of an ID */
 	BEYOND_SAFE,            /* --safe, IMGCTL_SAFE: the path policy */
 };

@@ -5,6 +5,7 @@
  */
 #include "tools.h"
 #include "beyond.h"
+#include "bitmap.h"
 #include "snapshot.h"
 
 static const struct cmd_option snapshot_options[] = {
@@ -89,14 +90,18 @@ static int apply(struct image *img, const char *text)
 {
 	struct snapshot_key key = { .any = text };
 	autoerr err = ERR_INIT;
-	int ret = image_snapshot_apply(img, &key, NULL, &err);
+	int ret = 0;
 
+	if (beyond_qemu(BEYOND_APPLY, NULL) && bitmaps_any(img))
+		ret = err_set(&err, -EBUSY, "Device has active dirty bitmaps");
+	if (!ret)
+		ret = image_snapshot_apply(img, &key, NULL, &err);
 	if (!ret)
 		return 0;
 	if (ret == -EOPNOTSUPP)
 		say_error("Could not apply snapshot '%s': Block driver does"
 			  " not support snapshots", text);
-	else if (ret == -EBUSY)
+	else if (ret == -EBUSY || ret == -EUCLEAN)
 		say_error("Could not apply snapshot '%s': %s", text,
 			  err_text(&err));
 	else

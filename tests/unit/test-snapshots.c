@@ -6,12 +6,15 @@
  * what is found is the old state or the new one, sound but for leaks.  An
  * overwrite that is under way when a snapshot is made: the instant waits for it
  * (the third race).  Writers that go on: each snapshot is the disk after some
- * number of each one's writes, with none missing and none too many.
+ * number of each one's writes, with none missing and none too many.  Snapshots
+ * that are applied beside them stay what they are, and a bitmap has all that
+ * became different.
  *
  * Images are made, and looked at in the end, by qemu-img.
  */
 #include "config.h"
 
+#include "bitmap.h"
 #include "engine.h"
 #include "snapshot.h"
 #include "job.h"
@@ -234,6 +237,14 @@ static void power_apply(void **state)
 {
 	(void)state;
 	crash_everywhere(APPLY);
+}
+
+static void power_apply_beside(void **state)
+{
+	(void)state;
+	knobs.no_apply_at_once = true;
+	crash_everywhere(APPLY);
+	knobs.no_apply_at_once = false;
 }
 
 static void power_rename(void **state)
@@ -550,6 +561,87 @@ static void writers_go_on(void **state)
 	free(w);
 }
 
+/* ---- applied beside writers ----------------------------------------------------- */
+
+#define APPLIES 8
+
+/* After the last one the disk is the snapshot but for what was written since:
+ * bitmap "b", made before, must hold all that differs from @was. */
+static void assert_bitmap_holds(struct image *img, const unsigned char *was)
+{
+	autofree unsigned char *is = malloc(GUEST);
+	uint64_t len;
+	bool dirty;
+
+	assert_true(get(img, NULL, is));
+	for (uint64_t off = 0; off < GUEST; off += len) {
+		assert_int_equal(bitmap_run(img, "b", off, &len, &dirty, NULL),
+				 0);
+		if (!dirty)
+			assert_memory_equal(is + off, was + off, len);
+	}
+}
+
+/* Two snapshots of a disk by turns, while three threads write; each is what it
+ * was in the end, and a bitmap has all that the disk differs in. */
+static void apply_beside_writers(bool at_once)
+{
+	struct writer *w = calloc(WRITERS, sizeof(*w));
+	struct file *f = disk_new();
+	struct image *img = open_on(f, IMAGE_RDWR | IMAGE_DISCARD);
+	struct snapshot_key keys[] = { { .name = "old" }, { .name = "new" } };
+	autofree unsigned char *is = malloc(GUEST);
+
+	knobs.no_apply_at_once = !at_once;
+	assert_int_equal(image_snapshot_create(img, "new", NULL, NULL, NULL),
+			 0);
+	assert_int_equal(bitmap_add(img, "b", UNIT, NULL), 0);
+	for (unsigned i = 0; i < WRITERS; i++) {
+		w[i].img = img;
+		w[i].number = i;
+		pthread_create(&w[i].thread, NULL, writer_main, &w[i]);
+	}
+	for (unsigned i = 0; i < APPLIES; i++) {
+		while (atomic_load(&w->done) < i * (WRITES / APPLIES))
+			usleep(200);
+		assert_int_equal(image_snapshot_apply(img, &keys[i % 2], NULL,
+						      NULL), 0);
+	}
+	for (unsigned i = 0; i < WRITERS; i++) {
+		pthread_join(w[i].thread, NULL);
+		assert_int_equal(w[i].ret, 0);
+	}
+	assert_bitmap_holds(img, now);
+	assert_true(get(img, "old", is) && same(is, old));
+	assert_true(get(img, "new", is) && same(is, now));
+	assert_int_equal(image_snapshot_apply(img, &keys[0], NULL, NULL), 0);
+	assert_true(get(img, NULL, is) && same(is, old));
+	assert_bitmap_holds(img, now);
+	/* Nobody has written what differs now. */
+	assert_int_equal(bitmap_clear(img, "b", NULL), 0);
+	assert_int_equal(image_snapshot_apply(img, &keys[1], NULL, NULL), 0);
+	assert_true(get(img, NULL, is) && same(is, now));
+	assert_bitmap_holds(img, old);
+	assert_int_equal(image_close(img), 0);
+	assert_usable(f, false);
+	assert_qemu_agrees(f, false);
+	knobs.no_apply_at_once = false;
+	file_unref(f);
+	free(w);
+}
+
+static void applied_at_once(void **state)
+{
+	(void)state;
+	apply_beside_writers(true);
+}
+
+static void applied_beside(void **state)
+{
+	(void)state;
+	apply_beside_writers(false);
+}
+
 /* ---- the image --------------------------------------------------------------- */
 
 static int load(void)
@@ -613,12 +705,15 @@ int main(void)
 		cmocka_unit_test(power_create),
 		cmocka_unit_test(power_delete),
 		cmocka_unit_test(power_apply),
+		cmocka_unit_test(power_apply_beside),
 		cmocka_unit_test(power_rename),
 		cmocka_unit_test(power_without_stages),
 		cmocka_unit_test(cancelled_everywhere),
 		cmocka_unit_test(third_race),
 		cmocka_unit_test(third_race_without_epochs),
 		cmocka_unit_test(writers_go_on),
+		cmocka_unit_test(applied_at_once),
+		cmocka_unit_test(applied_beside),
 	};
 
 	if (system("qemu-img --version >/dev/null 2>&1"))

@@ -5,7 +5,9 @@
  * tar and cp believe it: with no blocks a file is empty, with as many as its
  * size has it has no holes.  So a number is exact or says "some data, some
  * holes".  The disk is cut into regions that are counted one by one; a change
- * makes its region unknown, and only that is walked again.
+ * makes its region unknown, and only that is walked again.  While somebody keeps
+ * changing what has been counted nothing is counted in the background: it would
+ * never end, and the host's look for holes keeps its writers waiting.
  *
  * Knows regions and the walk.  Refuses to know which format changes what.
  */
@@ -34,6 +36,7 @@ struct blocks {
 	unsigned nr;
 
 	_Atomic bool queued;    /* counting goes on in the background */
+	_Atomic bool disturbed; /* what was counted there is not so any more */
 	struct long_work use;   /* of the image, there */
 	struct work work;
 
@@ -128,8 +131,10 @@ void blocks_changed(struct mimage *m, uint64_t off, uint64_t len)
 		for (uint64_t i = region_at(b, off);
 		     i <= region_at(b, off + len - 1); i++)
 			if (!atomic_load_explicit(&b->region[i].stale,
-						  memory_order_relaxed))
+						  memory_order_relaxed)) {
 				atomic_store(&b->region[i].stale, true);
+				atomic_store(&b->disturbed, true);
+			}
 	}
 }
 
@@ -245,6 +250,7 @@ static void queue(struct blocks *b)
 		return;
 	}
 	mimage_ref(b->m);
+	atomic_store(&b->disturbed, false);
 	b->work.run = count_later;
 	work_submit(b->m->mnt->housework, &b->work);
 }
@@ -276,7 +282,8 @@ static void count_later(struct work *w)
 	struct mimage *m = b->m;
 
 	pause_point("fs-blocks");
-	if (count_slice(b) == 1 && in_use(m, 1)) {
+	if (count_slice(b) == 1 && !atomic_load(&b->disturbed) &&
+	    in_use(m, 1)) {
 		work_submit(m->mnt->housework, w);
 		return;
 	}

@@ -702,8 +702,9 @@ void image_wait_epochs(struct image *img);
 void image_freeze(struct image *img);
 void image_thaw(struct image *img);
 
-/* Rule 13: flushes if there are too many dirty pages.  For long work that makes
- * many, between its steps; no lock but a claim may be held. */
+/* Rule 13: flushes if there are many dirty pages, long before writers would have
+ * to.  For long work that makes many, between its steps; no lock but a claim may
+ * be held. */
 int image_throttle(struct image *img);
 
 /*

@@ -13,6 +13,7 @@
 #include "engine-int.h"
 
 #define MAX_IOV 256
+#define HOST_PAGE 4096u         /* at least */
 
 /* One copied page. */
 struct frozen {
@@ -81,7 +82,12 @@ static int flush_room(struct flush *f, size_t n)
 	f->page = calloc(n + 1, sizeof(*f->page));
 	f->pages = calloc(n + 1, sizeof(*f->pages));
 	f->copies = malloc((n + 1) * page);
-	return f->page && f->pages && f->copies ? 0 : -ENOMEM;
+	if (!f->page || !f->pages || !f->copies)
+		return -ENOMEM;
+	/* Nobody shall wait for the host to find the memory. */
+	for (size_t at = 0; at < (n + 1) * page; at += HOST_PAGE)
+		((volatile unsigned char *)f->copies)[at] = 0;
+	return 0;
 }
 
 static void copy_pages(struct flush *f)

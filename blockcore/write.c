@@ -38,17 +38,24 @@ static ssize_t write_in_place(struct image *img, const void *buf, size_t len,
 
 /* ---- the long way --------------------------------------------------------- */
 
-int dirty_throttle(struct image *img)
+static int flush_above(struct image *img, uint64_t bytes)
 {
 	if (atomic_load_explicit(&cache_dirty_bytes, memory_order_relaxed) <
-	    cache_dirty_bound() / 2 || !atomic_load(&img->eng->nr_dirty))
+	    bytes || !atomic_load(&img->eng->nr_dirty))
 		return 0;
 	return image_flush(img);
 }
 
+int dirty_throttle(struct image *img)
+{
+	return flush_above(img, cache_dirty_bound() / 2);
+}
+
+/* Before a writer would have to: each flush is short, and nobody waits for the
+ * end of one. */
 int image_throttle(struct image *img)
 {
-	return dirty_throttle(img);
+	return flush_above(img, cache_dirty_bound() / 8);
 }
 
 /* Zeroes behind the end of the image: a unit may stick out. */

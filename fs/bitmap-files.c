@@ -46,9 +46,10 @@ static int info_fill(struct node *n, struct slow *s, struct strbuf *out)
 	autofree char *name = bitmap_name(n);
 	autoerr err = ERR_INIT;
 	struct image *img;
-	int ret = mimage_info_begin(n->m, n->layer, &img, &err);
+	int ret = bitmap_wait(n, name, &s->interrupted);
 
-	(void)s;
+	if (!ret)
+		ret = mimage_info_begin(n->m, n->layer, &img, &err);
 	if (ret)
 		return ret;
 	ret = info_text(img, name, out);
@@ -127,14 +128,16 @@ static int more_ranges(struct ranges_handle *rh, struct image *img,
 	return 0;
 }
 
-static int ranges_piece(struct ranges_handle *rh)
+static int ranges_piece(struct ranges_handle *rh, _Atomic bool *cancel)
 {
 	struct node *n = rh->h.node;
 	autofree char *name = bitmap_name(n);
 	autoerr err = ERR_INIT;
 	struct image *img;
-	int ret = mimage_info_begin(n->m, n->layer, &img, &err);
+	int ret = bitmap_wait(n, name, cancel);
 
+	if (!ret)
+		ret = mimage_info_begin(n->m, n->layer, &img, &err);
 	if (ret)
 		return ret;
 	ret = more_ranges(rh, img, name);
@@ -172,7 +175,7 @@ static int ranges_reach(struct ranges_read *r)
 			return -EINTR;
 		if (rh->text.len)
 			forget_before(rh, r->off);
-		ret = ranges_piece(rh);
+		ret = ranges_piece(rh, &r->s.interrupted);
 	}
 	if (rh->text.len)
 		forget_before(rh, r->off);
@@ -243,9 +246,10 @@ static int enabled_fill(struct node *n, struct slow *s, struct strbuf *out)
 	autoerr err = ERR_INIT;
 	struct bitmap_info b;
 	struct image *img;
-	int ret = mimage_info_begin(n->m, n->layer, &img, &err);
+	int ret = bitmap_wait(n, name, &s->interrupted);
 
-	(void)s;
+	if (!ret)
+		ret = mimage_info_begin(n->m, n->layer, &img, &err);
 	if (ret)
 		return ret;
 	ret = bitmap_look(img, name, &b);

@@ -86,6 +86,70 @@ char *bitmap_name(const struct node *n)
 	return copy;
 }
 
+/* ---- what is being made --------------------------------------------------------- */
+
+int bitmap_wait(const struct node *n, const char *name, _Atomic bool *cancel)
+{
+	autofree char *shown = name_shown(name);
+	int ret;
+
+	if (n->layer || !ctl_pending(n->m, NODE_BITMAPS, shown))
+		return 0;
+	ret = ctl_wait(n->m, NODE_BITMAPS, shown, cancel);
+	return ret == -ENOENT ? 0 : ret;        /* it has ended meanwhile */
+}
+
+/* -ENOENT: nobody makes it. */
+static int pending_number(const struct node *dir, const char *shown,
+			  unsigned *number)
+{
+	autofree char *exact = NULL;
+
+	if (dir->layer || !ctl_pending(dir->m, NODE_BITMAPS, shown) ||
+	    name_meant(shown, &exact))
+		return -ENOENT;
+	return number_of(dir->m, exact, number);
+}
+
+struct pending_names {
+	char *name[64];
+	size_t n;
+};
+
+static void note_pending(const char *name, void *data)
+{
+	struct pending_names *p = data;
+
+	if (p->n < ARRAY_SIZE(p->name))
+		p->name[p->n++] = strdup(name);
+}
+
+static bool is_listed(const struct listing *l, const char *name)
+{
+	for (size_t i = 0; i < l->nr; i++)
+		if (!strcmp(l->list[i].name, name))
+			return true;
+	return false;
+}
+
+static void list_pending(struct node *dir, struct listing *l)
+{
+	struct pending_names p = { .n = 0 };
+	unsigned number;
+
+	if (!dir->layer)
+		ctl_pending_each(dir->m, NODE_BITMAPS, note_pending, &p);
+	while (p.n--) {
+		char *name = p.name[p.n];
+
+		if (name && !is_listed(l, name) &&
+		    !pending_number(dir, name, &number))
+			listing_add(l, name, node_get(dir->mnt, dir->m,
+						      NODE_BITMAP, 0, number));
+		free(name);
+	}
+}
+
 /* ---- what there is ------------------------------------------------------------- */
 
 static int read_list(struct node *dir, struct bitmap_info **list, size_t *n)
@@ -142,6 +206,8 @@ static int bitmaps_list_dir(struct node *dir, enum patience p,
 						       number));
 	}
 	bitmap_list_free(list, n);
+	if (!ret)
+		list_pending(dir, l);
 	return ret;
 }
 
@@ -166,17 +232,22 @@ static int bitmaps_lookup(struct node *dir, const char *name, enum patience p,
 	struct bitmap_info *list;
 	const char *exact;
 	unsigned number;
+	bool pending;
 	size_t n;
 	int ret;
 
 	if (p == AT_ONCE)
 		return -EAGAIN;
+	/* First: what ends meanwhile is in the list then. */
+	pending = !pending_number(dir, name, &number);
 	ret = read_list(dir, &list, &n);
 	if (ret)
 		return ret;
 	ret = find_shown(list, n, name, &exact);
 	if (!ret)
 		ret = number_of(dir->m, exact, &number);
+	else if (pending)
+		ret = 0;
 	if (!ret)
 		*child = node_get(dir->mnt, dir->m, NODE_BITMAP, dir->layer,
 				  number);

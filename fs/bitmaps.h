@@ -17,6 +17,9 @@ char *bitmap_name(const struct node *n);
 /* What the image says of it; found->name is the caller's to free.  -ENOENT. */
 int bitmap_look(struct image *img, const char *name,
 		struct bitmap_info *found);
+/* Waits for one that is still being made (F21): its errno, 0 also if nobody makes
+ * it.  -EINTR when *@cancel becomes true. */
+int bitmap_wait(const struct node *n, const char *name, _Atomic bool *cancel);
 /* When the image is forgotten. */
 void bitmaps_forget(struct mimage *m);
 

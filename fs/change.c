@@ -4,7 +4,9 @@
  * entries are commands (dir_ops) they are run, elsewhere refused.
  *
  * Knows that such a request is answered within a second: what takes longer goes
- * on as a job (F21).  Refuses to know what the commands do.
+ * on as a job (F21), and that the next such request then waits for it, itself as
+ * a job before long: they are done in the order in which they were made.
+ * Refuses to know what the commands do.
  */
 #include "fs/ctl.h"
 #include "fs/session.h"
@@ -65,6 +67,7 @@ static int run_words(struct change *c, struct words *w)
 
 	if (!call)
 		return -ENOMEM;
+	call->in_order = true;
 	if (c->what == CHANGE_MAKE) {
 		call->dir = c->dir->kind;
 		call->subject = strdup(c->name);

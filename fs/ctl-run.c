@@ -56,14 +56,28 @@ static const struct ctl_command *find_command(const char *word)
 
 /* ---- one changes it at a time --------------------------------------------------- */
 
-/* For as long as somebody else changes the image.  Under the lock. */
+/* Who changes the image, or was there before and has not ended yet.  Under the
+ * lock. */
 static struct ctl_call *other_change(const struct ctl_calls *l,
 				     const struct ctl_call *c)
 {
-	for (struct ctl_call *o = l->list; o; o = o->next)
-		if (o != c && o->m == c->m && o->changes)
+	bool before = true;
+
+	for (struct ctl_call *o = l->list; o; o = o->next) {
+		if (o == c)
+			before = false;
+		else if (o->m == c->m &&
+			 (o->changes || (before && o->in_order &&
+					 o->state != CTL_DONE)))
 			return o;
+	}
 	return NULL;
+}
+
+/* What somebody has started on purpose may take hours. */
+static bool is_in_the_way(const struct ctl_call *o)
+{
+	return o->job && (!o->in_order || atomic_load(&o->progress.pause));
 }
 
 static int in_the_way(const struct ctl_call *job, struct err *err)
@@ -87,7 +101,7 @@ static int change_begin_call(struct ctl_call *c, struct err *err)
 
 	with_lock(&l->lock);
 	while ((o = other_change(l, c))) {
-		if (o->job)
+		if (is_in_the_way(o))
 			return in_the_way(o, err);
 		if (atomic_load(&c->progress.cancel))
 			return cancelled(c, err);

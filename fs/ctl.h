@@ -104,6 +104,8 @@ struct ctl_call {
 	struct long_work use;
 	enum node_kind dir;             /* mkdir ... in this directory, of ... */
 	char *subject;                  /* ... this name; NULL: it is a line */
+	bool in_order;                  /* mkdir, rmdir, rename: what is asked
+					 * for later waits, job or not */
 	_Atomic bool interrupted;       /* by the caller: -EINTR */
 	struct work work;
 	/* mount.calls' lock: */

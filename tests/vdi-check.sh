@@ -69,3 +69,25 @@ qemu-io -f vdi -r -c 'read -P 1 0 1M' -c 'read -P 0 1M 1M' \
 	-c 'read -P 3 2M 1M' -c 'read -P 5 6M 1M' -c 'read -P 4 8M 1M' \
 	b.vdi >read
 assert_eq "$(grep -c failed read)" 0
+
+# Half a million findings: in the order that QEMU prints them in, what is on
+# stdout last, and in as many writes as a buffer needs.
+qemu-img create -q -f vdi many.vdi 600G
+python3 - <<'END'
+with open('many.vdi', 'r+b') as f:
+    f.seek(512)
+    f.write(b'\xff\xff\xff\x7f' * 500000)
+END
+assert_rc 2 qemu-img check many.vdi
+mv err theirs
+assert_rc 2 imgctl check many.vdi
+cmp err theirs
+for program in qemu-img imgctl; do
+	$program check many.vdi >$program.out 2>&1 || :
+done
+cmp qemu-img.out imgctl.out
+if command -v strace >/dev/null; then
+	strace -o trace -e trace=write imgctl check many.vdi >out 2>err || :
+	n=$(wc -l <trace)
+	[ "$n" -lt 2000 ] || fail "$n writes for half a million lines"
+fi

@@ -7,9 +7,14 @@
  * Findings go to stderr as they are found, the summary to stdout; exit codes
  * are 0 sound, 1 could not be checked, 2 corrupt, 3 only leaks, 63 the format
  * has no check.
+ *
+ * There may be half a million findings: stderr has a buffer while they come,
+ * that is emptied before anything is said on stdout and five times a second.
  */
 #include "tools.h"
 #include "beyond.h"
+
+#include <time.h>
 
 enum { EXIT_NO_CHECK = 63 };
 
@@ -49,13 +54,35 @@ static bool is_named(const char *line)
 	return false;
 }
 
+static void stderr_buffer(void)
+{
+	static char buf[64 * 1024];
+
+	setvbuf(stderr, buf, isatty(STDERR_FILENO) ? _IOLBF : _IOFBF,
+		sizeof(buf));
+}
+
+static uint64_t fifths_of_a_second(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return (uint64_t)now.tv_sec * 5 + (uint64_t)now.tv_nsec / 200000000;
+}
+
+/* @data: when stderr was flushed last. */
 static void say_finding(void *data, const char *line)
 {
-	(void)data;
+	uint64_t *flushed = data, now = fifths_of_a_second();
+
 	if (is_named(line))
 		say_error("%s", line);
 	else
 		fprintf(stderr, "%s\n", line);
+	if (now == *flushed)
+		return;
+	fflush(stderr);
+	*flushed = now;
 }
 
 static bool can_check(const struct check *ck, const struct format *fmt)
@@ -70,6 +97,7 @@ static bool can_check(const struct check *ck, const struct format *fmt)
 
 static void print(const struct check *ck, const struct strbuf *out)
 {
+	fflush(stderr);
 	if (!ck->quiet)
 		fwrite(out->text, 1, out->len, stdout);
 	fflush(stdout);
@@ -81,7 +109,8 @@ static int check_twice(const struct check *ck, struct image *img,
 		       struct check_result *res)
 {
 	struct check_result again = {
-		.say = say_finding,
+		.say = res->say,
+		.data = res->data,
 		.leaks_fixed = res->leaks_fixed,
 		.corruptions_fixed = res->corruptions_fixed,
 	};
@@ -111,7 +140,8 @@ static int run(const struct check *ck, struct image *img,
 static int check_image(const struct check *ck, struct image *img,
 		       const char *name)
 {
-	struct check_result res = { .say = say_finding };
+	uint64_t flushed = 0;
+	struct check_result res = { .say = say_finding, .data = &flushed };
 	autostrbuf out = STRBUF_INIT;
 	int ret;
 
@@ -120,6 +150,7 @@ static int check_image(const struct check *ck, struct image *img,
 		return EXIT_NO_CHECK;
 	}
 	pause_point("command");
+	stderr_buffer();
 	ret = run(ck, img, &res);
 	if (ret) {
 		say_error("Check failed: %s", strerror(-ret));

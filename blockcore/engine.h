@@ -62,6 +62,8 @@ struct knobs {
 	bool no_log_crc;        /* rule 19: a torn entry of a journal counts */
 	bool no_apply_at_once;  /* a snapshot is applied to a small disk as to
 				 * a large one: in two steps */
+	bool no_log_sync;       /* rule 19: pages go to their places while the
+				 * journal's entry is on its way */
 	/* Not a switch: the file that a child is instead of the one of that
 	 * name, with a reference (the judge's disks). */
 	struct file *(*child)(const char *name);

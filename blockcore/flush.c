@@ -205,7 +205,7 @@ static int write_journaled(struct flush *f, const struct frozen *page,
 		};
 	ret = img->fmt->journal(img, pages, max, n);
 	*failed_write = ret != 0;
-	if (!ret)
+	if (!ret && !knobs.no_log_sync)
 		ret = sync_files(img);
 	pause_point("flush:journal");
 	return ret ? ret : write_places(f, page, *n, failed_write);

@@ -61,8 +61,6 @@ caught sticky --lost-write
 caught bitmap-mark --bitmap
 # Of formats that order little beside each other a rare seed fails: the long run.
 if [ "$CRASHES" -gt 6 ]; then
-	caught stages --format vmdk
-	caught claims --format vmdk
 	crashes --format vmdk --size 20971520 --seeds 1-100
 	crashes --format vmdk --create zeroed_grain=on --ops 60 --seeds 1-60
 	for format in qed qcow; do

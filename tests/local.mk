@@ -239,7 +239,9 @@ SCRIPT_TESTS += tests/memory.sh
 # ---- the judge ----
 check_PROGRAMS += tests/judge/judge
 tests_judge_judge_SOURCES = tests/judge/judge.c tests/judge/judge.h \
-	tests/judge/bitmaps.c tests/judge/work.c tests/judge/world.c
+	tests/judge/bitmaps.c tests/judge/disks.c tests/judge/work.c \
+	tests/judge/world.c
+TEST_FILES += tests/judge/make-vmdk.py
 
 # ---- further targets ----
 # A second tree, configured otherwise, made from what `make dist` would pack (a

@@ -8,8 +8,11 @@
  * survives or does not.  Then qemu-img checks the image (leaks are allowed) and
  * reads it: every sector holds what was last synced, or something written after
  * it.  One crash has many outcomes: --outcomes looks at several.  --at-sync lets the
- * power go when a sync begins, where most is at risk.  With --off one
- * of the engine's mechanisms is missing, and a run must fail.
+ * power go when a sync begins, where most is at risk.  --twice: it goes again
+ * while the image is opened for writing after it.  --torn: between these bytes
+ * of the file a sector may come back as noise.  --make: a command makes
+ * "template", with other files (--file) beside it, each on a disk of its own.
+ * With --off one of the engine's mechanisms is missing, and a run must fail.
  */
 #include "judge.h"
 
@@ -22,16 +25,7 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
-struct options {
-	uint64_t cluster, size;
-	unsigned first_seed, last_seed;
-	unsigned threads, ops, outcomes;
-	const char *dir, *off, *create, *format, *bin;
-	const char *data;       /* "raw", "plain": with a data file */
-	bool snapshot, packed, bitmap, no_crash, keep, expect_failure, at_sync;
-};
-
-static struct options opt = {
+struct options opt = {
 	.cluster = 64 * KiB, .first_seed = 1, .last_seed = 40, .threads = 4,
 	.ops = 300, .outcomes = 1, .dir = ".", .format = "qcow2",
 };
@@ -53,6 +47,7 @@ static const struct {
 	{ "forget", &knobs.no_forget },
 	{ "barriers", &knobs.no_barriers },
 	{ "log-crc", &knobs.no_log_crc },
+	{ "log-sync", &knobs.no_log_sync },
 	{ "bitmap-mark", &knobs.no_bitmap_mark },
 };
 
@@ -69,9 +64,7 @@ static void switch_off(const char *name)
 
 /* ---- other programs ---------------------------------------------------------- */
 
-static int sh(const char *fmt, ...) printf_like(1, 2);
-
-static int sh(const char *fmt, ...)
+int sh(const char *fmt, ...)
 {
 	autostrbuf cmd = STRBUF_INIT;
 	va_list ap;
@@ -84,7 +77,7 @@ static int sh(const char *fmt, ...)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
 
-static void must(int rc, const char *what)
+void must(int rc, const char *what)
 {
 	if (!rc)
 		return;
@@ -92,7 +85,7 @@ static void must(int rc, const char *what)
 	exit(2);
 }
 
-static void must_ok(int ret, struct err *err, const char *what)
+void must_ok(int ret, struct err *err, const char *what)
 {
 	if (!ret)
 		return;
@@ -108,16 +101,24 @@ static bool is_qcow2(void)
 	return !strcmp(opt.format, "qcow2");
 }
 
-static struct image *open_on(struct file *f)
+/* NULL: it cannot be opened. */
+static struct image *try_open_on(struct file *f, struct err *err)
 {
 	struct image_args args = { .flags = IMAGE_RDWR | IMAGE_DISCARD };
 	autojson *node = json_object();
-	autoerr err = ERR_INIT;
 	struct image *img;
 
 	json_set_take(node, "driver", json_string(opt.format));
 	args.node = node;
-	must_ok(image_open_file(f, &args, &img, &err), &err, "open");
+	return image_open_file(f, &args, &img, err) ? NULL : img;
+}
+
+static struct image *open_on(struct file *f)
+{
+	autoerr err = ERR_INIT;
+	struct image *img = try_open_on(f, &err);
+
+	must_ok(img ? 0 : -EIO, &err, "open");
 	return img;
 }
 
@@ -127,6 +128,10 @@ static void create(const char *name)
 {
 	autostrbuf o = STRBUF_INIT;
 
+	if (opt.make) {
+		must(sh("cd '%s' && %s", opt.dir, opt.make), opt.make);
+		return;
+	}
 	if (is_qcow2())
 		strbuf_printf(&o, ",cluster_size=%" PRIu64, opt.cluster);
 	if (opt.create)
@@ -142,9 +147,14 @@ static void create(const char *name)
 		must(sh("qemu-io -c 'write -z 0 %" PRIu64 "' '%s/%s'"
 			" >/dev/null", opt.cluster * 20, opt.dir, name),
 		     "qemu-io");
-	if (opt.data)
-		must(sh("mv '%s/data' '%s/data-template'", opt.dir, opt.dir),
-		     "mv");
+}
+
+/* Other files of the image: their names are for what a crash leaves. */
+static void files_aside(void)
+{
+	for (unsigned i = 0; i < opt.nr_files; i++)
+		must(sh("mv '%s/%s' '%s/%s-template'", opt.dir, opt.files[i],
+			opt.dir, opt.files[i]), "mv");
 }
 
 /* Every third stretch of the disk holds something; a snapshot holds it too. */
@@ -157,6 +167,7 @@ static void make_template(struct world *w)
 	struct file *f;
 
 	create("template");
+	files_aside();
 	if (opt.bitmap)
 		bitmaps_template(opt.dir);
 	if (!opt.snapshot && !opt.bitmap)
@@ -179,60 +190,6 @@ static void make_template(struct world *w)
 	if (opt.snapshot)
 		must(sh("qemu-img snapshot -c s '%s/template'", opt.dir),
 		     "qemu-img snapshot");
-}
-
-static struct file *disk_load(const char *path)
-{
-	struct power_args args = { .size = 0 };
-	autofree char *buf = malloc(MiB);
-	autoerr err = ERR_INIT;
-	struct file *from, *disk = power_new(&args);
-	uint64_t size;
-
-	must_ok(disk && buf ? 0 : -ENOMEM, NULL, "disk");
-	must_ok(file_open_path(path, 0, NULL, &from, &err), &err, "template");
-	must_ok(file_size(from, &size), NULL, "template");
-	must_ok(file_truncate(disk, size), NULL, "disk");
-	for (uint64_t at = 0; at < size; at += MiB) {
-		size_t n = min_u64(MiB, size - at);
-
-		must_ok(file_read(from, buf, n, at), NULL, "template");
-		if (!is_zero(buf, n))
-			must_ok(file_write(disk, buf, n, at), NULL, "disk");
-	}
-	must_ok(file_sync(disk), NULL, "disk");
-	file_unref(from);
-	return disk;
-}
-
-/* The disk of the data file, in place of any. */
-static struct file *data_disk;
-
-static struct file *data_child(const char *name)
-{
-	(void)name;
-	return file_ref(data_disk);
-}
-
-static void data_load(void)
-{
-	autostrbuf path = STRBUF_INIT;
-
-	if (!opt.data)
-		return;
-	strbuf_printf(&path, "%s/data-template", opt.dir);
-	data_disk = disk_load(path.text);
-	knobs.child = data_child;
-}
-
-/* What a power failure leaves; without one, what was written. */
-static void disk_store(struct file *disk, const char *path, uint64_t seed)
-{
-	struct file *after = opt.no_crash ? file_ref(disk) :
-			     power_after(disk, seed + 1);
-
-	must_ok(after ? power_save(after, path) : -ENOMEM, NULL, "store");
-	file_unref(after);
 }
 
 /* ---- verdicts ------------------------------------------------------------------ */
@@ -287,7 +244,7 @@ static bool check_is_good(bool reopened)
 		    vhdx ? "-r all " : "", opt.format, opt.dir, opt.dir);
 
 	/* It looks at little else. */
-	if (!rc && vhdx)
+	if (!rc && (vhdx || !strcmp(opt.format, "vmdk")))
 		rc = sh("'%s/imgctl' check -f %s '%s/crashed' >'%s/check'"
 			" 2>&1", opt.bin, opt.format, opt.dir, opt.dir);
 	if (rc == 63)
@@ -302,26 +259,69 @@ static bool check_is_good(bool reopened)
 
 /* Opening for writing, at the latest the first write, puts right what a crash
  * may leave. */
-static bool reopen(void)
+static bool write_again(struct image *img)
 {
-	autostrbuf path = STRBUF_INIT;
-	autoerr err = ERR_INIT;
-	struct file *f;
-	struct image *img;
-	void *buf;
-	int ret;
+	unsigned char buf[SECTOR_SIZE];
+	int ret = image_read(&img->live, buf, SECTOR_SIZE, 0);
 
-	strbuf_printf(&path, "%s/crashed", opt.dir);
-	must_ok(file_open_path(path.text, FILE_RDWR, NULL, &f, &err), &err,
-		"reopen");
-	img = open_on(f);
-	file_unref(f);
-	buf = malloc(SECTOR_SIZE);
-	ret = buf ? image_read(&img->live, buf, SECTOR_SIZE, 0) : -ENOMEM;
 	if (!ret)
 		ret = image_write(&img->live, buf, SECTOR_SIZE, 0);
-	free(buf);
 	return !image_close(img) && !ret;
+}
+
+/* The names of other files are those of files again. */
+static struct image *open_crashed(unsigned flags)
+{
+	struct image_args args = { .flags = flags };
+	autostrbuf path = STRBUF_INIT;
+	autojson *node = json_object();
+	autoerr err = ERR_INIT;
+	struct image *img;
+	struct file *f;
+
+	disks_are(NULL);
+	strbuf_printf(&path, "%s/crashed", opt.dir);
+	json_set_take(node, "driver", json_string(opt.format));
+	args.node = node;
+	must_ok(file_open_path(path.text, flags & IMAGE_RDWR ? FILE_RDWR : 0,
+			       NULL, &f, &err), &err, "crashed");
+	if (image_open_file(f, &args, &img, &err)) {
+		fprintf(stderr, "%s\n", err_text(&err));
+		img = NULL;
+	}
+	file_unref(f);
+	return img;
+}
+
+static bool reopen(void)
+{
+	struct image *img = open_crashed(IMAGE_RDWR | IMAGE_DISCARD);
+
+	return img && write_again(img);
+}
+
+/* --twice: the power fails again while that goes on. */
+static void crash_again(struct disks *after, uint64_t seed)
+{
+	struct disks second;
+	struct image *img;
+	uint64_t state = seed * 31 + 7;
+	struct file *f = after->d[rnd(&state) % after->n];
+
+	disks_are(after);
+	for (int i = 0; i < 4; i++)
+		rnd(&state);
+	if (rnd(&state) & 1)
+		power_crash_after(f, 1 + rnd(&state) % 16);
+	else
+		power_crash_sync(f, 1 + rnd(&state) % 4);
+	img = try_open_on(after->d[0], NULL);
+	if (img)
+		(void)write_again(img);
+	disks_crash(after);
+	disks_after(after, seed + 5, &second);
+	disks_free(after);
+	*after = second;
 }
 
 static bool content_is_good(const struct world *w, const char *how,
@@ -349,25 +349,12 @@ static bool content_is_good(const struct world *w, const char *how,
  * replayed in memory. */
 static bool we_read(const struct world *w)
 {
-	struct image_args args = { .flags = IMAGE_NO_LOCK };
 	autofree unsigned char *buf = malloc(MiB);
-	autostrbuf path = STRBUF_INIT;
-	autojson *node = json_object();
-	autoerr err = ERR_INIT;
-	struct image *img;
-	struct file *f;
+	struct image *img = open_crashed(IMAGE_NO_LOCK);
 	bool ok = true;
 
-	strbuf_printf(&path, "%s/crashed", opt.dir);
-	json_set_take(node, "driver", json_string(opt.format));
-	args.node = node;
-	must_ok(file_open_path(path.text, 0, NULL, &f, &err), &err, "crashed");
-	if (image_open_file(f, &args, &img, &err)) {
-		fprintf(stderr, "%s\n", err_text(&err));
-		file_unref(f);
+	if (!img)
 		return false;
-	}
-	file_unref(f);
 	for (uint64_t s = 0, n; ok && s < w->nr_sectors; s += n) {
 		n = min_u64(MiB / SECTOR_SIZE, w->nr_sectors - s);
 		ok = !image_read(&img->live, buf, n * SECTOR_SIZE,
@@ -401,9 +388,8 @@ static bool is_good(const struct world *w, const struct work *work)
 			(unsigned)atomic_load(&work->errors));
 		return false;
 	}
-	/* Before anybody puts anything right.  Other files of the image are the
-	 * judge's. */
-	if (!opt.data && !we_read(w))
+	/* Before anybody puts anything right. */
+	if (!we_read(w))
 		return false;
 	if (!check_is_good(false) ||
 	    !content_is_good(w, "", world_after_crash) || !data_is_good())
@@ -433,17 +419,16 @@ static void plan(struct work *work, uint64_t seed)
 }
 
 /* One of the outcomes of the crash. */
-static bool judge_one(struct world *w, struct work *work, struct file *disk,
-		      uint64_t seed)
+static bool judge_one(struct world *w, struct work *work,
+		      const struct disks *all, uint64_t seed)
 {
-	autostrbuf path = STRBUF_INIT;
+	struct disks after;
 
-	strbuf_printf(&path, "%s/crashed", opt.dir);
-	disk_store(disk, path.text, seed);
-	strbuf_free(&path);
-	strbuf_printf(&path, "%s/data", opt.dir);
-	if (data_disk)
-		disk_store(data_disk, path.text, seed + 1);
+	disks_after(all, seed, &after);
+	if (opt.twice)
+		crash_again(&after, seed);
+	disks_store(&after);
+	disks_free(&after);
 	return is_good(w, work);
 }
 
@@ -455,15 +440,15 @@ static bool run_one(struct world *w, uint64_t seed)
 		.seed = seed, .packed = opt.packed, .holes = is_qcow2(),
 		.lost_write = lost_write,
 	};
-	autostrbuf path = STRBUF_INIT;
+	struct disks all;
 	struct file *disk;
 	bool ok = true;
 
-	strbuf_printf(&path, "%s/template", opt.dir);
-	disk = disk_load(path.text);
-	data_load();
-	/* Which of two disks stops first is chance: the other follows. */
-	work.disk = data_disk && seed & 2 ? data_disk : disk;
+	disks_load(&all);
+	disk = all.d[0];
+	power_tears(disk, opt.torn, opt.torn_end - opt.torn);
+	/* Which of the disks stops first is chance: the others follow. */
+	work.disk = all.d[seed / 2 % all.n];
 	plan(&work, seed);
 	work.img = open_on(disk);
 	if (opt.bitmap)
@@ -475,18 +460,14 @@ static bool run_one(struct world *w, uint64_t seed)
 		power_crash_after(disk, 1 + work.cut_requests);
 	} else if (!opt.no_crash) {
 		atomic_store(&work.cut, true);
-		power_crash(work.disk);
-		power_crash(disk);
-		if (data_disk)
-			power_crash(data_disk);
+		disks_crash(&all);
 	}
 	(void)image_close(work.img);
 	if (!opt.no_crash)
-		power_crash(disk);
+		disks_crash(&all);
 	for (unsigned i = 0; ok && i < opt.outcomes; i++)
-		ok = judge_one(w, &work, disk, seed * 64 + i);
-	file_unref(disk);
-	file_unref(data_disk);
+		ok = judge_one(w, &work, &all, seed * 64 + i);
+	disks_free(&all);
 	return ok;
 }
 
@@ -527,7 +508,7 @@ static int run_all(struct world *w)
 			return 1;
 	}
 	printf("%s, cluster %" PRIu64 "%s%s%s%s: %u crashes, %u failures\n",
-	       opt.format, opt.cluster, opt.snapshot ? ", snapshot" : "",
+	       opt.name ? opt.name : opt.format, opt.cluster, opt.snapshot ? ", snapshot" : "",
 	       opt.packed ? ", packed" : opt.bitmap ? ", bitmaps" : "", opt.data ? ", data file " : "",
 	       opt.data ? opt.data : "", n, bad);
 	return opt.expect_failure || bad;
@@ -539,9 +520,17 @@ static void usage(void)
 {
 	fprintf(stderr, "usage: judge [--format F] [--cluster N] [--size N] [--seeds A-B]"
 		" [--threads N] [--ops N]\n\t[--outcomes N] [--create OPTIONS] [--snapshot]"
-		" [--data raw|plain] [--packed] [--bitmap] [--lost-write] [--no-crash]\n\t[--at-sync] [--off SWITCH]"
+		" [--data raw|plain] [--packed] [--bitmap] [--lost-write] [--no-crash]\n\t[--at-sync] [--twice] [--torn A-B] [--make COMMAND]"
+		" [--file NAME]... [--name NAME]\n\t[--off SWITCH]"
 		" [--expect-failure] [--keep] [--dir DIR]\n");
 	exit(2);
+}
+
+static void add_file(const char *name)
+{
+	if (opt.nr_files == MAX_DISKS)
+		usage();
+	opt.files[opt.nr_files++] = name;
 }
 
 static void parse_option(int c, char *arg)
@@ -559,7 +548,18 @@ static void parse_option(int c, char *arg)
 	case 'O': opt.outcomes = (unsigned)atoi(arg); break;
 	case 'C': opt.create = arg; break;
 	case 'S': opt.snapshot = true; break;
-	case 'D': opt.data = arg; break;
+	case 'D':
+		opt.data = arg;
+		add_file("data");
+		break;
+	case 'm': opt.make = arg; break;
+	case 'a': add_file(arg); break;
+	case 'T':
+		if (sscanf(arg, "%" SCNi64 "-%" SCNi64, &opt.torn,
+			   &opt.torn_end) != 2)
+			usage();
+		break;
+	case '2': opt.twice = true; break;
 	case 'p': opt.packed = true; break;
 	case 'B': opt.bitmap = true; break;
 	case 'f': lost_write = true; break;
@@ -568,6 +568,7 @@ static void parse_option(int c, char *arg)
 	case 'x': opt.off = arg; switch_off(arg); break;
 	case 'e': opt.expect_failure = true; break;
 	case 'k': opt.keep = true; break;
+	case 'N': opt.name = arg; break;
 	case 'd': opt.dir = arg; break;
 	default: usage();
 	}
@@ -584,7 +585,9 @@ int main(int argc, char **argv)
 		{ "snapshot", 0, NULL, 'S' }, { "packed", 0, NULL, 'p' },
 		{ "lost-write", 0, NULL, 'f' }, { "no-crash", 0, NULL, 'n' },
 		{ "at-sync", 0, NULL, 'y' }, { "off", 1, NULL, 'x' }, { "expect-failure", 0, NULL, 'e' },
-		{ "bitmap", 0, NULL, 'B' },
+		{ "bitmap", 0, NULL, 'B' }, { "make", 1, NULL, 'm' },
+		{ "file", 1, NULL, 'a' }, { "torn", 1, NULL, 'T' },
+		{ "twice", 0, NULL, '2' }, { "name", 1, NULL, 'N' },
 		{ "keep", 0, NULL, 'k' }, { "dir", 1, NULL, 'd' },
 		{ NULL, 0, NULL, 0 },
 	};

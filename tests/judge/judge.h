@@ -4,6 +4,7 @@
  *
  *   judge.c   options, one run per seed, the verdicts of other programs
  *   world.c   what every sector of the guest may hold
+ *   disks.c   the image's files, each on a disk that loses power
  *   bitmaps.c what dirty bitmaps may say
  *   work.c    threads that write, zero, flush and read back
  *
@@ -18,6 +19,46 @@
 #include "../lib/testfile.h"
 
 #define VERSION_MAX 62u         /* kinds are bits of a word */
+
+enum { MAX_DISKS = 8 };
+
+struct options {
+	uint64_t cluster, size;
+	unsigned first_seed, last_seed;
+	unsigned threads, ops, outcomes;
+	const char *dir, *off, *create, *format, *bin;
+	const char *name;       /* in the verdict, instead of the format */
+	const char *data;       /* "raw", "plain": with a data file */
+	const char *make;       /* makes the image instead of qemu-img ... */
+	const char *files[MAX_DISKS];   /* ... with these files beside it */
+	unsigned nr_files;
+	uint64_t torn, torn_end;        /* power_tears() */
+	bool snapshot, packed, bitmap, no_crash, keep, expect_failure, at_sync;
+	bool twice;
+};
+
+extern struct options opt;
+
+/* A shell's command, and its exit code; the judge ends unless it is 0. */
+int sh(const char *fmt, ...) printf_like(1, 2);
+void must(int rc, const char *what);
+void must_ok(int ret, struct err *err, const char *what);
+
+/* The image's disk, and behind it those of opt.files. */
+struct disks {
+	struct file *d[MAX_DISKS + 1];
+	unsigned n;
+};
+
+/* From "template" and FILE-template ... */
+void disks_load(struct disks *all);
+/* What the engine gets for the names of second files; NULL: files. */
+void disks_are(const struct disks *all);
+void disks_crash(struct disks *all);
+void disks_after(const struct disks *all, uint64_t seed, struct disks *after);
+/* ... to "crashed" and FILE. */
+void disks_store(const struct disks *all);
+void disks_free(struct disks *all);
 
 /*
  * Every sector holds (its number, version) or zeroes.  Whoever changes a sector

@@ -40,6 +40,7 @@ struct disk {
 	uint64_t syncs, crash_sync;     /* the same of syncs alone */
 	uint64_t writes, unknown_at;
 	int unknown_error;
+	uint64_t torn, torn_end;        /* sectors that may come back as noise */
 	bool crashed;
 };
 
@@ -538,6 +539,15 @@ void power_unknown_fate(struct file *f, uint64_t nth, int error)
 	d->unknown_error = error;
 }
 
+void power_tears(struct file *f, uint64_t off, uint64_t len)
+{
+	struct disk *d = to_disk(f);
+
+	with_lock(&d->lock);
+	d->torn = off / SECTOR_SIZE;
+	d->torn_end = (off + len) / SECTOR_SIZE;
+}
+
 void power_space(struct file *f, uint64_t bytes)
 {
 	struct disk *d = to_disk(f);
@@ -574,17 +584,34 @@ static bool survives(uint64_t seed, uint64_t sector)
 	return mix(seed ^ mix(sector)) % 8 < kind % 9;
 }
 
-static void copy_survivors(struct disk *to, const struct chunk *c,
-			   uint64_t seed)
+/* One in eight of those that were at risk, where that was asked for. */
+static bool is_torn(const struct disk *d, uint64_t seed, uint64_t sector)
+{
+	return sector >= d->torn && sector < d->torn_end && seed > 1 &&
+	       mix(mix(seed + 1) ^ sector) % 8 == 0;
+}
+
+static void noise(unsigned char *to, uint64_t seed, uint64_t sector)
+{
+	for (unsigned i = 0; i < SECTOR_SIZE; i += 8)
+		le64_put(to + i, mix(mix(seed ^ sector) + i));
+}
+
+static void copy_survivors(const struct disk *d, struct disk *to,
+			   const struct chunk *c, uint64_t seed)
 {
 	struct chunk *copy = make_chunk(to, c->index);
-	unsigned s;
 
 	memcpy(copy->now, c->now, CHUNK);
-	for (s = 0; c->platter && s < SECTORS; s++)
-		if (c->risk[s] && !survives(seed, c->index * SECTORS + s))
-			memcpy(copy->now + s * SECTOR_SIZE,
-			       c->platter + s * SECTOR_SIZE, SECTOR_SIZE);
+	for (unsigned s = 0; c->platter && s < SECTORS; s++) {
+		uint64_t sector = c->index * SECTORS + s;
+		size_t at = s * SECTOR_SIZE;
+
+		if (c->risk[s] && is_torn(d, seed, sector))
+			noise(copy->now + at, seed, sector);
+		else if (c->risk[s] && !survives(seed, sector))
+			memcpy(copy->now + at, c->platter + at, SECTOR_SIZE);
+	}
 }
 
 /* Sectors cut off by the length are gone, and read as zeroes if it grows. */
@@ -609,8 +636,10 @@ struct file *power_after(struct file *f, uint64_t seed)
 	with_lock(&d->lock);
 	a.size = survives(seed, UINT64_MAX) ? d->size : d->platter_size;
 	to = to_disk(power_new(&a));
+	to->torn = d->torn;
+	to->torn_end = d->torn_end;
 	for (c = next_chunk(d, 0); c; c = next_chunk(d, c->index + 1))
-		copy_survivors(to, c, seed);
+		copy_survivors(d, to, c, seed);
 	cut(to);
 	return &to->file;
 }

@@ -107,6 +107,12 @@ uint64_t power_ops(struct file *f);
  * librbd's flush does, R6).
  */
 void power_unknown_fate(struct file *f, uint64_t nth, int error);
+/*
+ * In these bytes a sector that was not synced may come back as noise, too,
+ * neither old nor new: what a log and its checksums are for.  Whatever is made
+ * of a failure has it as well.
+ */
+void power_tears(struct file *f, uint64_t off, uint64_t len);
 /* Changes the space; 0: enough. */
 void power_space(struct file *f, uint64_t bytes);
 

@@ -5,6 +5,9 @@
  * Nothing that was flushed is lost, check finds no more than the format allows
  * after a crash, and nothing after the next opening for writing.
  *
+ * What is on its way to headers, log and table of a VHDX may come back as noise,
+ * and the power may fail again while the image is put right.
+ *
  * The same with one mechanism switched off must fail: so nothing here passes
  * because it looks at nothing.  All of it is the same in every run: one thread,
  * fixed seeds.  (judge-formats.sh does the like with threads, chance, and
@@ -28,6 +31,13 @@
 
 enum { OUTCOMES = 12, MANY = 100, MAX_SLOTS = 160, END = 1 << 30 };
 
+/* A change of the image: @len bytes, big-endian.  @at END + n: from the end. */
+struct poke {
+	uint64_t at;
+	uint64_t value;
+	unsigned len;
+};
+
 struct kind {
 	const char *format, *options;
 	uint64_t size, unit;
@@ -35,6 +45,8 @@ struct kind {
 	unsigned slots, rounds;
 	/* What check may say right after a crash: true, it may. */
 	bool (*allowed)(const char *line);
+	struct poke poke;       /* what makes of a new image one of this kind */
+	uint64_t torn, torn_len;        /* power_tears() */
 };
 
 /* A slot is SECTORS of the guest's disk at the start of some unit. */
@@ -52,6 +64,10 @@ struct trial {
 	struct slot slot[MAX_SLOTS];
 	unsigned version;
 };
+
+/* How many of so many outcomes of a crash are bad. */
+typedef unsigned bad_fn(const struct trial *r, struct file *crashed,
+			unsigned outcomes);
 
 /* ---- what check may say ---------------------------------------------------- */
 
@@ -71,6 +87,12 @@ static bool end_has_no_footer(const char *line)
 	return !strncmp(line, "ERROR: no footer at the end", 27);
 }
 
+/* Of two headers one was on its way. */
+static bool one_header(const char *line)
+{
+	return !strncmp(line, "ERROR: VHDX header ", 19);
+}
+
 static bool nothing(const char *line)
 {
 	(void)line;
@@ -78,29 +100,53 @@ static bool nothing(const char *line)
 }
 
 static const struct kind vdi = {
-	"vdi", "", 100 * MiB, MiB, 9, 11, 8, count_is_ahead
+	"vdi", "", 100 * MiB, MiB, 9, 11, 8, .allowed = count_is_ahead
 };
 static const struct kind vdi_static = {
-	"vdi", "static=on", 100 * MiB, MiB, 9, 11, 8, nothing
+	"vdi", "static=on", 100 * MiB, MiB, 9, 11, 8, .allowed = nothing
 };
 static const struct kind vpc = {
 	"vpc", "force_size=on", 100 * MiB, 2 * MiB, 4, 11, 8,
-	end_has_no_footer
+	.allowed = end_has_no_footer
 };
 static const struct kind vhdx = {
-	"vhdx", "block_size=1M", 100 * MiB, MiB, 9, 11, 8, nothing
+	"vhdx", "block_size=1M", 100 * MiB, MiB, 9, 11, 8, .allowed = nothing
+};
+/* Headers, log and table begin at 64 KiB, 1 and 2 MiB.  What is on its way to
+ * them when the power fails may come back as noise. */
+enum { HEADERS = 64 * 1024, TABLE = 2 << 20, METADATA = 3 << 20 };
+
+static const struct kind vhdx_torn = {
+	"vhdx", "block_size=1M", 100 * MiB, MiB, 9, 11, 8,
+	.allowed = one_header,
+	.torn = HEADERS, .torn_len = METADATA - HEADERS
+};
+/* Each slot has a page of the table: what the log's last entry holds is not
+ * what the one before it held. */
+static const struct kind vhdx_pages = {
+	"vhdx", "block_size=1M", 6000 * MiB, MiB, 512, 11, 8,
+	.allowed = nothing,
+	.torn = TABLE, .torn_len = METADATA - TABLE
+};
+/* The sector's size becomes 4096. */
+static const struct kind vhdx_4k = {
+	"vhdx", "block_size=1M", 100 * MiB, MiB, 9, 11, 8, .allowed = nothing,
+	.poke = { METADATA + 0x10020, 0x00100000, 4 }
 };
 /* 137 pages of the table: more than one entry of the log can take. */
 static const struct kind vhdx_small_log = {
-	"vhdx", "block_size=1M", 70000 * MiB, MiB, 512, 136, 2, nothing
+	"vhdx", "block_size=1M", 70000 * MiB, MiB, 512, 136, 2,
+	.allowed = one_header,
+	.torn = HEADERS, .torn_len = METADATA - HEADERS
 };
 
 /* Slots in all four tables. */
 static const struct kind vmdk = {
-	"vmdk", "", 100 * MiB, 64 * KiB, 150, 11, 8, nothing
+	"vmdk", "", 100 * MiB, 64 * KiB, 150, 11, 8, .allowed = nothing
 };
 static const struct kind vmdk_zeroes = {
-	"vmdk", "zeroed_grain=on", 100 * MiB, 64 * KiB, 150, 11, 8, nothing
+	"vmdk", "zeroed_grain=on", 100 * MiB, 64 * KiB, 150, 11, 8,
+	.allowed = nothing
 };
 
 /* ---- images ----------------------------------------------------------------- */
@@ -118,6 +164,20 @@ static struct image *open_on(const struct trial *r, struct file *f,
 	return image_open_file(f, &args, &img, &err) ? NULL : img;
 }
 
+static void damage(struct file *f, const struct poke *pokes, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint64_t size, at = pokes[i].at;
+		unsigned char b[8];
+
+		assert_int_equal(file_size(f, &size), 0);
+		be64_put(b, pokes[i].value << (64 - 8 * pokes[i].len));
+		assert_int_equal(file_write(f, b, pokes[i].len, at >= END ?
+					    size - (at - END) : at), 0);
+	}
+	assert_int_equal(file_sync(f), 0);
+}
+
 static void create(struct trial *r)
 {
 	const struct format *fmt = format_find(r->k->format);
@@ -131,7 +191,8 @@ static void create(struct trial *r)
 	if (*r->k->options)
 		assert_int_equal(options_parse(o, r->k->options, &err), 0);
 	assert_int_equal(fmt->admin->create(r->disk, o, r->k->size, &err), 0);
-	assert_int_equal(file_sync(r->disk), 0);
+	damage(r->disk, &r->k->poke, r->k->poke.len != 0);
+	power_tears(r->disk, r->k->torn, r->k->torn_len);
 	options_free(o);
 }
 
@@ -269,12 +330,13 @@ static bool writes_well(const struct trial *r, struct file *f)
 }
 
 /* Outcomes of one crash that are not as they should be. */
-static unsigned bad_outcomes(const struct trial *r, unsigned outcomes)
+static unsigned bad_outcomes(const struct trial *r, struct file *crashed,
+			     unsigned outcomes)
 {
 	unsigned bad = 0;
 
 	for (uint64_t seed = 0; seed < outcomes; seed++) {
-		struct file *f = power_after(r->disk, seed);
+		struct file *f = power_after(crashed, seed);
 
 		bad += !reads_well(r, f, r->k->allowed) ||
 		       !writes_well(r, f) || !reads_well(r, f, nothing);
@@ -283,7 +345,28 @@ static unsigned bad_outcomes(const struct trial *r, unsigned outcomes)
 	return bad;
 }
 
-static unsigned crash_at(const struct kind *k, uint64_t nth,
+/* The same when the power fails again, at any request of the opening that puts
+ * things right and of what follows. */
+static unsigned bad_again(const struct trial *r, struct file *crashed,
+			  unsigned outcomes)
+{
+	unsigned bad = 0;
+
+	for (uint64_t seed = 0; seed < outcomes; seed++)
+		for (uint64_t nth = 1, done = 0; !done; nth++) {
+			struct file *f = power_after(crashed, seed + 7);
+
+			power_crash_after(f, nth);
+			(void)writes_well(r, f);
+			done = !power_crashed(f);
+			if (!done)
+				bad += bad_outcomes(r, f, outcomes);
+			file_unref(f);
+		}
+	return bad;
+}
+
+static unsigned crash_at(const struct kind *k, uint64_t nth, bad_fn fn,
 			 unsigned outcomes)
 {
 	struct trial *r = calloc(1, sizeof(*r));
@@ -293,7 +376,7 @@ static unsigned crash_at(const struct kind *k, uint64_t nth,
 	create(r);
 	power_crash_after(r->disk, nth);
 	work(r);
-	bad = bad_outcomes(r, outcomes);
+	bad = fn(r, r->disk, outcomes);
 	file_unref(r->disk);
 	free(r);
 	return bad;
@@ -308,16 +391,30 @@ static void test_power(void **state)
 
 	assert_true(n > 10);
 	for (uint64_t i = 1; i <= n; i++)
-		bad += crash_at(k, i, OUTCOMES);
+		bad += crash_at(k, i, bad_outcomes, OUTCOMES);
 	print_message("%s %s: %u power failures, %u bad outcomes\n",
 		      k->format, k->options, (unsigned)n * OUTCOMES, bad);
+	assert_int_equal(bad, 0);
+}
+
+static void test_power_twice(void **state)
+{
+	const struct kind *k = *state;
+	uint64_t n = requests(k);
+	unsigned bad = 0;
+
+	for (uint64_t i = 2; i <= n; i += 3)
+		bad += crash_at(k, i, bad_again, 2);
+	print_message("%s %s: %u bad outcomes of two power failures\n",
+		      k->format, k->options, bad);
 	assert_int_equal(bad, 0);
 }
 
 /* ---- mechanisms ------------------------------------------------------------------ */
 
 /* Without it some outcome of some crash is bad. */
-static void missed(const struct kind *k, bool *knob)
+static void missed(const struct kind *k, bool *knob, bad_fn fn,
+		   unsigned outcomes)
 {
 	unsigned bad = 0;
 	uint64_t n, i;
@@ -325,7 +422,7 @@ static void missed(const struct kind *k, bool *knob)
 	*knob = true;
 	n = requests(k);
 	for (i = n; !bad && i; i--)
-		bad = crash_at(k, i, MANY);
+		bad = crash_at(k, i, fn, outcomes);
 	*knob = false;
 	print_message("missed in request %u of %u\n", (unsigned)i + 1,
 		      (unsigned)n);
@@ -334,12 +431,29 @@ static void missed(const struct kind *k, bool *knob)
 
 static void test_without_stages(void **state)
 {
-	missed(*state, &knobs.no_stages);
+	missed(*state, &knobs.no_stages, bad_outcomes, MANY);
 }
 
 static void test_without_log_crc(void **state)
 {
-	missed(*state, &knobs.no_log_crc);
+	missed(*state, &knobs.no_log_crc, bad_outcomes, MANY);
+}
+
+static void test_without_log_sync(void **state)
+{
+	missed(*state, &knobs.no_log_sync, bad_outcomes, MANY);
+}
+
+/* Two headers on their way at once, the log forgotten before what it said is
+ * in its place. */
+static void test_without_barriers(void **state)
+{
+	missed(*state, &knobs.no_barriers, bad_outcomes, MANY);
+}
+
+static void test_replay_without_barriers(void **state)
+{
+	missed(*state, &knobs.no_barriers, bad_again, 3);
 }
 
 /* The crash comes within the flush of what one batch does not hold. */
@@ -350,33 +464,13 @@ static void test_batches(void **state)
 	unsigned bad = 0;
 
 	for (uint64_t i = n > 40 ? n - 40 : 1; i <= n; i++)
-		bad += crash_at(k, i, 3);
-	print_message("%u power failures, %u bad outcomes\n", 41 * 3, bad);
+		bad += crash_at(k, i, bad_outcomes, 5);
+	print_message("log smaller than a flush: %u power failures,"
+		      " %u bad outcomes\n", 41 * 5, bad);
 	assert_int_equal(bad, 0);
 }
 
 /* ---- repairs --------------------------------------------------------------------- */
-
-/* A change of the image: @len bytes, big-endian.  @at END + n: from the end. */
-struct poke {
-	uint64_t at;
-	uint64_t value;
-	unsigned len;
-};
-
-static void damage(struct file *f, const struct poke *pokes, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		uint64_t size, at = pokes[i].at;
-		unsigned char b[8];
-
-		assert_int_equal(file_size(f, &size), 0);
-		be64_put(b, pokes[i].value << (64 - 8 * pokes[i].len));
-		assert_int_equal(file_write(f, b, pokes[i].len, at >= END ?
-					    size - (at - END) : at), 0);
-	}
-	assert_int_equal(file_sync(f), 0);
-}
 
 static int repair(const struct trial *r, struct file *f)
 {
@@ -481,7 +575,7 @@ static void test_repair_vdi(void **state)
 /* The table is at 1536. */
 static void test_repair_vpc(void **state)
 {
-	enum { SUM = 512 + 36, TABLE = 1536, SLOT_1 = TABLE + 4 * 4 };
+	enum { SUM = 512 + 36, SLOT_1 = 1536 + 4 * 4 };
 
 	(void)state;
 	REPAIR(vpc, { SUM, 0, 4 });
@@ -543,15 +637,23 @@ int main(void)
 		ON(test_power, vdi),
 		ON(test_power, vdi_static),
 		ON(test_power, vpc),
-		ON(test_power, vhdx),
 		ON(test_power, vmdk),
 		ON(test_power, vmdk_zeroes),
+		ON(test_power, vhdx_torn),
+		ON(test_power, vhdx_4k),
 		ON(test_batches, vhdx_small_log),
+		ON(test_power_twice, vdi),
+		ON(test_power_twice, vpc),
+		ON(test_power_twice, vhdx_pages),
+		ON(test_power_twice, vmdk),
 		ON(test_without_stages, vdi),
 		ON(test_without_stages, vpc),
 		ON(test_without_stages, vhdx),
 		ON(test_without_stages, vmdk),
 		ON(test_without_log_crc, vhdx),
+		ON(test_without_log_sync, vhdx_pages),
+		ON(test_without_barriers, vhdx_torn),
+		ON(test_replay_without_barriers, vhdx_pages),
 		cmocka_unit_test(test_repair_vdi),
 		cmocka_unit_test(test_repair_vpc),
 		cmocka_unit_test(test_repair_vhdx),

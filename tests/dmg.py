@@ -75,7 +75,11 @@ info = run('imgctl', 'info', 'plain0.dmg')
 assert 'file format: dmg' in info, info
 
 # What it cannot.
-with_libs = imgctl('-V').stdout.decode()
+with open(os.path.join(testlib.TOP, 'config.h')) as f:
+    has = f.read()
+built_in = [lib for lib, word in (('libbz2', 'BZIP2'), ('liblzma', 'LZMA'),
+                                  ('liblzfse', 'LZFSE'))
+            if f'#define HAVE_{word} 1' in has]
 mkdmg.make('adc.dmg', [(0, N, [(mkdmg.ADC, 0, N, mkdmg.adc(runs))])], N,
            content=runs)
 expect('adc.dmg', runs)
@@ -85,14 +89,39 @@ mkdmg.make('ignore.dmg', [(0, 2 * N, [(mkdmg.IGNORE, 0, N, b''),
                                       (mkdmg.RAW, N, N, noise)])], 2 * N,
            content=bytes(SIZE) + noise)
 expect('ignore.dmg', bytes(SIZE) + noise)
-for kind, pack in ((mkdmg.BZIP2, bz2.compress), (mkdmg.LZMA, lzma.compress)):
-    mkdmg.make('x.dmg', [(0, N, [(kind, 0, N, pack(text))])], N, content=text)
+# What needs a library is read where that is built in; else it is named, and
+# only the chunks that need it fail.
+for kind, library, pack in ((mkdmg.BZIP2, 'libbz2', bz2.compress),
+                            (mkdmg.LZMA, 'liblzma', lzma.compress),
+                            (mkdmg.LZFSE, 'liblzfse', mkdmg.lzfse)):
+    mkdmg.make('x.dmg', [(0, 2 * N, [(mkdmg.RAW, 0, N, noise),
+                                     (kind, N, N, pack(runs))])], 2 * N,
+               content=noise + runs)
     p = imgctl('info', 'x.dmg')
-    if b'built without' not in p.stderr:
-        expect('x.dmg', text)
-mkdmg.make('lzfse.dmg', [(0, N, [(mkdmg.LZFSE, 0, N, b'bvx-')])], N)
-p = imgctl('info', 'lzfse.dmg')
-assert p.returncode == 0 and (b'liblzfse' in p.stderr or not p.stderr)
+    assert p.returncode == 0, p
+    if library not in built_in:
+        assert f'built without {library}' in p.stderr.decode(), p
+        fails('x.dmg', library, 'convert', '-O', 'raw')
+        run('imgctl', 'convert', '-O', 'raw', '--image-opts',
+            f'driver=raw,size={SIZE},file.driver=dmg,file.file.filename=x.dmg',
+            'out')
+        with open('out', 'rb') as f:
+            assert f.read() == noise
+        print('built without', library)
+        continue
+    assert not p.stderr, p
+    expect('x.dmg', noise + runs)
+    if library == 'liblzfse' and shutil.which('lzfse'):
+        with open('runs', 'wb') as f:
+            f.write(runs)
+        run('lzfse', '-encode', '-i', 'runs', '-o', 'packed')
+        with open('packed', 'rb') as f:
+            mkdmg.make('y.dmg', [(0, N, [(kind, 0, N, f.read())])], N,
+                       content=runs)
+        expect('y.dmg', runs)
+    half = pack(runs)[:len(pack(runs)) // 2]
+    mkdmg.make('half.dmg', [(0, N, [(kind, 0, N, half)])], N)
+    fails('half.dmg', 'Input/output error', 'convert', '-O', 'raw')
 mkdmg.make('other.dmg', [(0, N, [(0x12345678, 0, N, b'?')])], N)
 fails('other.dmg', 'unknown type 12345678', 'convert', '-O', 'raw')
 

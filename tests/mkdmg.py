@@ -27,6 +27,42 @@ def adc(data):
     return out
 
 
+def lzvn(data):
+    """Literals, and of a run that repeats the last byte a copy from one byte
+    before, which further ones go on with."""
+    out, at = b'', 0
+    while at < len(data):
+        n = 1
+        while at + n < len(data) and data[at + n] == data[at]:
+            n += 1
+        if n >= 8:
+            # one literal, then 4 bytes at distance 1
+            out += bytes([1 << 6 | 1 << 3, 1, data[at]])
+            at, n = at + 5, n - 5
+            while n >= 16:
+                more = min(n, 271)
+                out += bytes([0xf0, more - 16])
+                at, n = at + more, n - more
+            continue
+        if len(data) - at < 16:
+            out += bytes([0xe1, data[at]])
+            at += 1
+            continue
+        piece = data[at:at + 40]
+        out += bytes([0xe0, len(piece) - 16]) + piece
+        at += len(piece)
+    return out + bytes([6]) + bytes(7)
+
+
+def lzfse(data):
+    """A block that is plain, one of LZVN, the end."""
+    half = len(data) // 2
+    packed = lzvn(data[half:])
+    return b'bvx-' + struct.pack('<I', half) + data[:half] + \
+        b'bvxn' + struct.pack('<II', len(data) - half, len(packed)) + \
+        packed + b'bvx$'
+
+
 def mish(chunks, first, count, offset, crc):
     table = b'mish' + struct.pack('>IQQQII', 1, first, count, offset, 2056, 0)
     table += bytes(24) + struct.pack('>III', 2 if crc else 0, 32, crc)
@@ -57,8 +93,9 @@ def resources(tables):
 
 
 def make(name, tables, sectors, rsrc=False, before=0, offset=0, padding=0,
-         crc=True, content=None):
-    """@tables: (first sector, sectors, [(type, start, count, bytes)])."""
+         crc=True, content=None, align=1):
+    """@tables: (first sector, sectors, [(type, start, count, bytes)]).  The
+    list and the trailer begin at multiples of @align."""
     fork = bytes(offset)
     packed = []
     for first, count, chunks in tables:
@@ -72,6 +109,7 @@ def make(name, tables, sectors, rsrc=False, before=0, offset=0, padding=0,
         packed.append(mish(listed, first, count, offset, total))
     if not tables:
         fork = content
+    fork += bytes(-len(fork) % align)
     index = (resources if rsrc else plist)(packed) if tables else b''
     koly = bytearray(512)
     koly[:4] = b'koly'
@@ -85,4 +123,5 @@ def make(name, tables, sectors, rsrc=False, before=0, offset=0, padding=0,
                          len(index))
     struct.pack_into('>IQ', koly, 488, 1, sectors)
     with open(name, 'wb') as f:
-        f.write(bytes(before) + fork + index + bytes(koly) + bytes(padding))
+        f.write(bytes(before) + fork + index +
+                bytes(-len(index) % align) + bytes(koly) + bytes(padding))

@@ -120,11 +120,46 @@ const struct codec *const codec_lzma = NULL;
 #ifdef HAVE_LZFSE
 #include <lzfse.h>
 
+/* The library takes a block that ends too early for one of full length, and
+ * leaves what was in the buffer in the rest of it.  Hence that is words which no
+ * image has, each at its place. */
+static uint64_t word_at(size_t i)
+{
+	uint64_t x = (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+
+	return (x ^ x >> 31) * UINT64_C(0xbf58476d1ce4e5b9);
+}
+
+static void fill_words(unsigned char *out, size_t len)
+{
+	uint64_t word;
+
+	for (size_t i = 0; i < len; i += sizeof(word)) {
+		word = word_at(i);
+		memcpy(out + i, &word, min_u64(sizeof(word), len - i));
+	}
+}
+
+static bool has_word(const unsigned char *out, size_t len)
+{
+	uint64_t word;
+
+	for (size_t i = 0; i + sizeof(word) <= len; i += sizeof(word)) {
+		memcpy(&word, out + i, sizeof(word));
+		if (word == word_at(i))
+			return true;
+	}
+	return false;
+}
+
 static int lzfse_unpack(const void *in, size_t in_len, void *out,
 			size_t out_len)
 {
-	return lzfse_decode_buffer(out, out_len, in, in_len, NULL) == out_len ?
-	       0 : -EIO;
+	size_t n;
+
+	fill_words(out, out_len);
+	n = lzfse_decode_buffer(out, out_len, in, in_len, NULL);
+	return n == out_len && !has_word(out, out_len) ? 0 : -EIO;
 }
 
 static const struct codec lzfse = {

@@ -41,8 +41,10 @@ static int open_table(struct bundle_image *i, struct err *err)
 		return err_errno(err, ret, "Could not read the header of '%s'",
 				 i->name);
 	ret = parallels_check_header(h, i->end, err);
-	if (ret)
+	if (ret) {
+		err_prefix(err, "'%s': ", i->name);
 		return ret;
+	}
 	v2 = !memcmp(h + PH_MAGIC, PARALLELS_V2, 16);
 	i->entries = le32_at(h + PH_ENTRIES);
 	i->cluster = (uint64_t)le32_at(h + PH_TRACKS) * SECTOR_SIZE;
@@ -126,8 +128,10 @@ static int map_image(struct image *img, const struct bundle_image *i,
 	ext->kind = EXT_DATA;
 	ext->host = off;
 	ext->len = len;
-	if (i->plain)
-		return 0;
+	if (i->plain) {         /* what is cut off is not zero */
+		ext->len = min_u64(len, i->end - min_u64(i->end, off));
+		return ext->len ? 0 : -EIO;
+	}
 	n = off / i->cluster;
 	in = off % i->cluster;
 	ext->len = min_u64(len, i->cluster - in);
@@ -245,14 +249,25 @@ static int check_entry(struct image *img, const struct bundle_image *image,
 	return 0;
 }
 
-static int check_image(struct image *img, const struct bundle_image *image,
+static void check_length(const struct bundle_image *image,
+			 const struct bundle_storage *s,
+			 struct check_result *res)
+{
+	uint64_t want = (s->end - s->start) * SECTOR_SIZE;
+
+	if (image->end >= want)
+		return;
+	check_say(res, "ERROR %s: %" PRIu64 " bytes are missing at the end",
+		  image->name, want - image->end);
+	res->corruptions++;
+}
+
+static int check_table(struct image *img, const struct bundle_image *image,
 		       struct check_result *res)
 {
 	autofree unsigned char *used = NULL;
 	int ret = 0;
 
-	if (image->plain)
-		return 0;
 	used = calloc(1, image->end / image->step / 8 + 1);
 	if (!used)
 		return -ENOMEM;
@@ -265,15 +280,29 @@ static int check_image(struct image *img, const struct bundle_image *image,
 	return ret;
 }
 
+static int check_images(struct image *img, const struct bundle_storage *s,
+			struct check_result *res)
+{
+	const struct bundle_image *image;
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < s->nr_chain; i++) {
+		image = &bundle_of(img)->images[s->chain[i]];
+		if (image->plain)
+			check_length(image, s, res);
+		else
+			ret = check_table(img, image, res);
+	}
+	return ret;
+}
+
 static int bundle_check(struct image *img, struct check_result *res)
 {
 	const struct bundle *b = bundle_of(img);
 	int ret = 0;
 
-	for (unsigned s = 0; s < b->nr_storages; s++)
-		for (unsigned i = 0; !ret && i < b->storages[s].nr_chain; i++)
-			ret = check_image(img, &b->images[
-					  b->storages[s].chain[i]], res);
+	for (unsigned s = 0; !ret && s < b->nr_storages; s++)
+		ret = check_images(img, &b->storages[s], res);
 	return ret;
 }
 

@@ -270,6 +270,9 @@ static int arrange(struct bundle *b, struct err *err)
 	uint64_t at = 0;
 	int ret = find_top(b, err);
 
+	if (!ret && !b->sectors)
+		return err_set(err, -EINVAL, "DiskDescriptor.xml does not say"
+			       " how large the disk is");
 	for (unsigned i = 0; !ret && i < b->nr_storages; i++) {
 		const struct bundle_storage *s = &b->storages[i];
 

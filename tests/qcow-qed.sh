@@ -74,6 +74,11 @@ refused qcow q 24 0004000000000000
 refused qcow q 32 08
 refused qcow q 33 05
 refused qcow q 36 00000002
+# A cipher is not there yet: info tells what it can, reading says so.
+poke q 36 00000001
+assert_contains "$(imgctl info q)" "encrypted: yes"
+assert_fails imgctl convert -O raw q out
+assert_contains "$(cat err)" "encrypted images are not supported"
 imgctl create -q -f qed e 10M
 refused qed e 0 00
 refused qed e 16 10

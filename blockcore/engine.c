@@ -44,12 +44,22 @@ struct engine *engine_new(struct image *img)
 	return e;
 }
 
+/* Its files will have other numbers when they are opened again. */
+static void forget_units(const struct image *img)
+{
+	if (img->file)
+		unit_forget(img->file, 0, UINT64_MAX);
+	for (unsigned i = 0; i < img->nr_children; i++)
+		unit_forget(img->children[i].file, 0, UINT64_MAX);
+}
+
 void engine_free(struct engine *e)
 {
 	if (!e)
 		return;
 	bitmaps_destroy(e);
 	meta_drop_all(e);
+	forget_units(e->img);
 	space_drop_all(e);
 	for (size_t i = 0; i < e->nr_strings; i++)
 		free(e->strings[i]);

@@ -111,11 +111,26 @@ static void put_number(uint8_t *p, uint64_t n, unsigned width, bool big)
 		p[big ? width - 1 - i : i] = (uint8_t)(n >> 8 * i);
 }
 
+/* Is the highest byte the first one?  Now and then it is the other way round. */
+static bool pick_order(uint32_t *rnd)
+{
+	static const char *const big[] = {
+		"qcow", "qcow2", "vpc", "cloop", "dmg",
+	};
+	const char *format = getenv("FUZZ_FORMAT");
+	bool other = next_random(rnd) % 8 == 0;
+
+	for (size_t i = 0; format && i < ARRAY_SIZE(big); i++)
+		if (!strcmp(format, big[i]))
+			return !other;
+	return other;
+}
+
 /* An aligned number of the record becomes another one, or nearly what it is. */
 static void change_number(uint8_t *data, const struct record *r, uint32_t *rnd)
 {
 	unsigned width = 1u << next_random(rnd) % 4;
-	bool big = next_random(rnd) & 1;
+	bool big = pick_order(rnd);
 	uint8_t *p = NULL;
 
 	if (r->n < width)

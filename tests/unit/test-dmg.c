@@ -145,6 +145,15 @@ static void pages_take_their_share_back(void **state)
 	assert_reads(CHUNK);
 }
 
+static void nothing_is_kept_of_a_closed_image(void **state)
+{
+	(void)state;
+	assert_true(cache_used() >= CHUNK);
+	image_close(img);
+	img = NULL;
+	assert_int_equal(cache_used(), 0);
+}
+
 /* -------------------------------------------------------------------------- */
 
 static int setup(void **state)
@@ -188,6 +197,7 @@ int main(void)
 		cmocka_unit_test(random_reads_decode_once),
 		cmocka_unit_test(loads_keep_the_bound),
 		cmocka_unit_test(pages_take_their_share_back),
+		cmocka_unit_test(nothing_is_kept_of_a_closed_image),
 	};
 
 	if (system("python3 -c pass 2>/dev/null"))

@@ -3,6 +3,9 @@
  * vmdk-check.c - entries that lead nowhere, and second tables that do not say
  * what the first ones say; both put right from whichever is sound.
  *
+ * Where a second table lies something else may be, too: none is changed, a new
+ * one is made.
+ *
  * The first table counts where both could be true.  An entry that leads beyond
  * the end of the file takes the second one's place if that is sound, else the
  * grain is gone.  A second table that is only behind does no harm: a leak; one
@@ -18,8 +21,11 @@ struct scan {
 	struct vmdk_extent *x;
 	struct check_result *res;
 	unsigned fix;
+	uint64_t rgd;           /* 0: there is none, or it is unusable */
 	uint64_t end;           /* of the file as it is now */
 	unsigned char *first, *second;
+	/* Where the tables of the last entries have gone; 0: nowhere. */
+	uint64_t gone_first, gone_second;
 };
 
 static uint64_t table_bytes(const struct scan *s)
@@ -43,6 +49,29 @@ static void found(struct scan *s)
 static bool table_good(const struct scan *s, uint64_t table)
 {
 	return table && range_within(table, table_bytes(s), s->end);
+}
+
+static uint64_t directory_bytes(const struct scan *s)
+{
+	return 4 * div_up(s->x->size, s->x->gtes * s->x->grain);
+}
+
+static bool meet(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
+{
+	return a < b + b_len && b < a + a_len;
+}
+
+/* Does a table lie on the header, the descriptor or a directory? */
+static bool lies_on_others(const struct scan *s, uint64_t table)
+{
+	const struct vmdk *v = vmdk_of(s->img);
+	uint64_t len = table_bytes(s), dir = directory_bytes(s);
+
+	return meet(table, len, 0, SECTOR_SIZE) ||
+	       (s->x->file == s->img->file &&
+		meet(table, len, v->text_at, v->text_room)) ||
+	       meet(table, len, s->x->gd, dir) ||
+	       (s->x->rgd && meet(table, len, s->x->rgd, dir));
 }
 
 static bool entry_good(const struct scan *s, uint32_t gte)
@@ -79,22 +108,42 @@ static void check_entries(struct scan *s, uint64_t index, bool second,
 	}
 }
 
-/* A new table at the end of the file, durable before @root leads there. */
-static int table_anew(struct scan *s, uint64_t root, const void *entries)
+static int put_root(struct scan *s, uint64_t dir, uint64_t index,
+		    uint64_t table)
+{
+	unsigned char e[4];
+
+	le32_put(e, (uint32_t)(table / SECTOR_SIZE));
+	return repair_write(s->img, s->x->file, e, sizeof(e), dir + 4 * index);
+}
+
+/* A new table at the end of the file, durable before the directory @dir leads
+ * there. */
+static int table_anew(struct scan *s, uint64_t dir, uint64_t index)
 {
 	uint64_t at = round_up(s->end, SECTOR_SIZE);
-	unsigned char e[4];
 	int ret;
 
 	if (at / SECTOR_SIZE > UINT32_MAX)
 		return -EFBIG;
-	le32_put(e, (uint32_t)(at / SECTOR_SIZE));
-	ret = repair_write(s->img, s->x->file, entries, table_bytes(s), at);
+	ret = repair_write(s->img, s->x->file, s->first, table_bytes(s), at);
 	if (!ret)
 		ret = repair_barrier(s->img);
 	if (!ret)
-		ret = repair_write(s->img, s->x->file, e, sizeof(e), root);
+		ret = put_root(s, dir, index, at);
 	s->end = at + table_bytes(s);
+	*(dir == s->rgd ? &s->gone_second : &s->gone_first) = at;
+	return ret;
+}
+
+/* Entries that are what the last ones were go where those went. */
+static int follow(struct scan *s, uint64_t index)
+{
+	int ret = s->gone_first ? put_root(s, s->x->gd, index, s->gone_first) :
+		  0;
+
+	if (!ret && s->gone_second)
+		ret = put_root(s, s->rgd, index, s->gone_second);
 	return ret;
 }
 
@@ -114,7 +163,7 @@ static bool is_behind(const struct scan *s)
 
 static int check_second(struct scan *s, uint64_t index, uint64_t table)
 {
-	bool good = table_good(s, table);
+	bool good = table_good(s, table) && !lies_on_others(s, table);
 
 	if (good && !memcmp(s->first, s->second, table_bytes(s)))
 		return 0;
@@ -123,18 +172,12 @@ static int check_second(struct scan *s, uint64_t index, uint64_t table)
 			  " is behind", s->fix ? "Repairing" : "Leaked:",
 			  index);
 		*(s->fix ? &s->res->leaks_fixed : &s->res->leaks) += 1;
-		return s->fix ? repair_write(s->img, s->x->file, s->first,
-					     table_bytes(s), table) : 0;
+		return s->fix ? table_anew(s, s->rgd, index) : 0;
 	}
 	check_say(s->res, "%s redundant grain table %" PRIu64 " differs",
 		  fixes(s) ? "Repairing" : "ERROR:", index);
 	found(s);
-	if (!fixes(s))
-		return 0;
-	if (good)
-		return repair_write(s->img, s->x->file, s->first,
-				    table_bytes(s), table);
-	return table_anew(s, s->x->rgd + 4 * index, s->first);
+	return fixes(s) ? table_anew(s, s->rgd, index) : 0;
 }
 
 /* The first table is not there: the second one at @second, unless that is 0, is
@@ -154,10 +197,9 @@ static int check_lost(struct scan *s, uint64_t index, const char *how,
 	s->res->corruptions_fixed++;
 	memcpy(s->first, s->second, table_bytes(s));
 	check_entries(s, index, false, &changed);
-	ret = table_anew(s, s->x->gd + 4 * index, s->first);
+	ret = table_anew(s, s->x->gd, index);
 	if (!ret && changed)
-		ret = repair_write(s->img, s->x->file, s->first,
-				   table_bytes(s), second);
+		ret = table_anew(s, s->rgd, index);
 	return ret;
 }
 
@@ -188,6 +230,9 @@ static int check_tables(struct scan *s, uint64_t index, uint64_t first,
 	if (!ret && !table_good(s, first))
 		return check_lost(s, index, "points after EOF",
 				  has_second ? second : 0);
+	if (!ret && lies_on_others(s, first))
+		return check_lost(s, index, "lies on other metadata",
+				  has_second ? second : 0);
 	if (!ret)
 		ret = load(s, first, s->first);
 	if (ret)
@@ -196,12 +241,26 @@ static int check_tables(struct scan *s, uint64_t index, uint64_t first,
 	if (changed)
 		ret = repair_write(s->img, s->x->file, s->first,
 				   table_bytes(s), first);
-	if (!ret && s->x->rgd && second != first)
+	if (!ret && s->rgd && second != first)
 		ret = check_second(s, index, second);
 	return ret;
 }
 
 /* ---- an extent ----------------------------------------------------------- */
+
+/* The entries of one that lies on the first cannot be changed. */
+static void check_directories(struct scan *s)
+{
+	uint64_t len = directory_bytes(s);
+
+	s->rgd = s->x->rgd;
+	if (!s->rgd || !meet(s->x->gd, len, s->rgd, len))
+		return;
+	s->rgd = 0;
+	check_say(s->res, "ERROR: redundant grain directory lies on the"
+		  " other one");
+	s->res->corruptions++;
+}
 
 static int check_extent(struct scan *s)
 {
@@ -210,16 +269,22 @@ static int check_extent(struct scan *s)
 	uint64_t first = 0, second = 0, last = 0, last_second = 0;
 	int ret = file_size(x->file, &s->end);
 
+	check_directories(s);
 	for (uint64_t i = 0; !ret && i < nr; i++) {
 		if (s->res->cancel && atomic_load(s->res->cancel))
 			return -EINTR;
 		ret = vmdk_table_at(s->img, x, x->gd, i, &first);
-		if (!ret && x->rgd)
-			ret = vmdk_table_at(s->img, x, x->rgd, i, &second);
+		if (!ret && s->rgd)
+			ret = vmdk_table_at(s->img, x, s->rgd, i, &second);
+		if (ret || (!first && !second))
+			continue;
 		/* A table that all entries share is looked at once. */
-		if (!ret && (first || second) &&
-		    (first != last || second != last_second))
-			ret = check_tables(s, i, first, second);
+		if (first == last && second == last_second) {
+			ret = follow(s, i);
+			continue;
+		}
+		s->gone_first = s->gone_second = 0;
+		ret = check_tables(s, i, first, second);
 		last = first;
 		last_second = second;
 	}

@@ -43,6 +43,23 @@ static void swallow(void *data, const char *line)
 	(void)line;
 }
 
+/* A table of millions may be wrong everywhere: nobody reads on. */
+#define LINES_MAX 20000
+
+struct reader {
+	unsigned lines;
+	_Atomic bool enough;
+};
+
+static void read_line(void *data, const char *line)
+{
+	struct reader *r = data;
+
+	(void)line;
+	if (++r->lines == LINES_MAX)
+		atomic_store(&r->enough, true);
+}
+
 static void name_of(int fd, char name[32])
 {
 	snprintf(name, 32, "/proc/self/fd/%d", fd);
@@ -135,7 +152,10 @@ static void walk_and_read(const struct view *v)
 static bool describe(struct image *img)
 {
 	const struct format_admin *admin = img->fmt->admin;
-	struct check_result check = { .say = swallow };
+	struct reader r = { .lines = 0 };
+	struct check_result check = {
+		.say = read_line, .data = &r, .cancel = &r.enough,
+	};
 	struct image_info info = { 0 };
 	autoerr err = ERR_INIT;
 
@@ -251,7 +271,10 @@ static void look_and_change(const struct input *in)
 
 static void repair(const struct input *in)
 {
-	struct check_result res = { .say = swallow }, again = res;
+	struct reader r = { .lines = 0 };
+	struct check_result res = {
+		.say = read_line, .data = &r, .cancel = &r.enough,
+	}, again = { .say = swallow };
 	struct image *img = open_input(in, IMAGE_RDWR | IMAGE_CHECK |
 				       IMAGE_REPAIR);
 	int ret;

@@ -13,6 +13,7 @@
  *   host offset (host)  byte of a struct file
  *   unit                what the format allocates at once (cluster, grain,
  *                       block); any number of bytes (rule 10)
+ *   piece               what of a unit may be stored by itself (subcluster)
  *   page                what metadata is cached, dirtied and written in
  *
  * Return values: 0 or a count on success, a negative errno on failure.  Output
@@ -128,6 +129,10 @@ struct reserve {
 	enum intent intent;
 	uint64_t off, len;      /* in: whole units (the image's last unit may
 				 * be cut off by its size) */
+	uint64_t fill, fill_end; /* STORE_DATA: what will be stored, in whole
+				 * pieces; the rest of the units stays as it is.
+				 * out: more, if other bytes of them have to be
+				 * stored again; what ends behind dst is cut */
 	uint32_t packed;        /* STORE_PACKED: encoded bytes */
 	struct extent dst;      /* out: kind DATA; host and file where to
 				 * write; dst.off == off; dst.len may be
@@ -199,7 +204,8 @@ struct format {
 	void (*commit)(struct image *img, const struct reserve *res);
 	void (*abort)(struct image *img, const struct reserve *res);
 	/*
-	 * Whole units, claimed.  Pins its pages, then changes them between
+	 * Whole units, claimed; ZERO and ZERO_KEEP also whole pieces of one
+	 * unit.  Pins its pages, then changes them between
 	 * change_begin() and change_end().  Does a prefix of the range and
 	 * says in @done how much.  -ENOTSUP: cannot express this; the engine
 	 * writes zeroes instead (ZERO), or does nothing (HOLE, FREE).
@@ -418,6 +424,8 @@ struct image {
 	struct image *backing;  /* NULL at the end of the chain */
 	_Atomic uint64_t size;  /* guest-visible bytes */
 	uint32_t unit;          /* allocation unit; parallels: any size */
+	uint32_t piece;         /* of a unit, that may be data by itself; what
+				 * open() does not set is the unit */
 	uint32_t align;         /* smallest I/O (cipher sector), or 1 */
 	uint32_t page;          /* metadata page: 512 .. 4096 (rule 7) */
 	bool writable;          /* constant while anything is in flight */

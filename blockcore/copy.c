@@ -45,19 +45,19 @@ static ssize_t copy_in_place(struct image *img, uint64_t to,
 static ssize_t copy_claimed(struct image *img, uint64_t to,
 			    const struct extent *from, uint64_t len)
 {
-	struct reserve res = { .intent = STORE_DATA, .off = to };
+	struct reserve res;
 	struct extent old;
 	int ret = image_map(&img->live, to, len, &old);
 
 	if (ret)
 		return ret;
-	res.len = round_down(min_u64(len, old.len), img->unit);
-	if (in_place(&old) || !res.len)
+	len = round_down(min_u64(len, old.len), img->unit);
+	if (in_place(&old) || !len)
 		return -EOPNOTSUPP;
-	ret = img->fmt->reserve(img, &res);
+	ret = reserve_data(img, &res, to, len);
 	if (ret)
 		return ret;
-	len = min_u64(res.len, res.dst.len);
+	len = min_u64(len, res.dst.len);
 	ret = res.frame_len ? -EOPNOTSUPP :
 	      copy_bytes(res.dst.file, res.dst.host, from, len);
 	reserve_settle(img, &res, !ret);

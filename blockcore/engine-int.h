@@ -232,11 +232,19 @@ static inline bool may_overwrite(struct engine *e, const struct extent *ext)
  * shorter), or an error. */
 ssize_t store_claimed(struct image *img, const struct extent *old,
 		      const void *buf, size_t len, uint64_t off);
+/* Units for @len bytes at @off of one extent, which are claimed. */
+int reserve_data(struct image *img, struct reserve *res, uint64_t off,
+		 uint64_t len);
 /* The end of every reservation: commit() if it was filled, else abort(). */
 void reserve_settle(struct image *img, const struct reserve *res, bool stored);
 /* Rule 13: beyond half of the bound (a flush copies what is dirty) whoever is
  * about to make more dirty pages writes his own first. */
 int dirty_throttle(struct image *img);
+
+/* How much of [off, end) fmt->unmap() may be asked for at once: pieces of one
+ * unit, or whole units (at most @max bytes of them, if those are some). */
+uint64_t unmap_reach(struct image *img, uint64_t off, uint64_t end,
+		     uint64_t max);
 
 /* image_allocate(); @host: also in the file below. */
 int allocate_range(struct image *img, uint64_t off, uint64_t len, bool host);

@@ -230,6 +230,8 @@ static int format_open(struct image *img, struct err *err)
 		img->priv = NULL;
 		return ret;
 	}
+	if (!img->piece)
+		img->piece = img->unit;
 	ret = bare ? 0 : spec_check(img->node, SPEC_DRIVER, driver, backing,
 				    err);
 	if (!ret && !bare)

@@ -11,8 +11,9 @@
 static int pull_zero(struct image *img, uint64_t off, uint64_t len,
 		     uint64_t *done)
 {
-	if (!img->fmt->unmap || off % img->unit ||
-	    (len % img->unit && off + len != image_size(img)))
+	len = unmap_reach(img, off, off + len, UINT64_MAX);
+	if (!img->fmt->unmap || off % img->piece ||
+	    (len % img->piece && off + len != image_size(img)))
 		return -ENOTSUP;
 	return img->fmt->unmap(img, off, len, UNMAP_ZERO, done);
 }

@@ -3,9 +3,9 @@
  * unmap.c - zeroes, holes and space without bytes: what discard, write-zeroes
  * and fallocate become.
  *
- * Whole units go to the format, under a claim.  What the format cannot say, and
- * what is smaller than a unit, becomes zeroes: the file makes them where it
- * can, else they are written.
+ * Whole units go to the format, under a claim; of zeroes also pieces.  What the
+ * format cannot say, and what is smaller, becomes zeroes: the file makes them
+ * where it can, else they are written.
  */
 #include "engine-int.h"
 
@@ -109,7 +109,7 @@ static int without_format(struct image *img, uint64_t off, uint64_t len,
 
 /* ---- with it ---------------------------------------------------------------- */
 
-/* Whole units, under a claim.  *@done: how far it came. */
+/* Units, under a claim.  *@done: how far it came. */
 static int unmap_claimed(struct image *img, uint64_t off, uint64_t len,
 			 enum unmap_how how, uint64_t *done)
 {
@@ -137,8 +137,8 @@ static int unmap_units(struct image *img, uint64_t off, uint64_t len,
 	int ret = -ENOTSUP;
 
 	if (img->fmt->unmap) {
-		ret = claim_take(e, &claim, off, round_up(off + len,
-							  img->unit));
+		ret = claim_take(e, &claim, round_down(off, img->unit),
+				 round_up(off + len, img->unit));
 		if (ret)
 			return ret;
 		bitmaps_mark(e, off, len);
@@ -150,15 +150,29 @@ static int unmap_units(struct image *img, uint64_t off, uint64_t len,
 	return ret;
 }
 
-/* The part of [off, end) that is whole units; the last unit of an image may be
- * cut off by its size. */
+/* The part of [off, end) that is whole units (zeroes: pieces); the last one of
+ * an image may be cut off by its size. */
 static void whole_units(struct image *img, uint64_t off, uint64_t end,
-			uint64_t *first, uint64_t *last)
+			enum unmap_how how, uint64_t *first, uint64_t *last)
 {
-	*first = round_up(off, img->unit);
-	*last = end == image_size(img) ? end : round_down(end, img->unit);
+	uint64_t size = is_zero_how(how) ? img->piece : img->unit;
+
+	*first = round_up(off, size);
+	*last = end == image_size(img) ? end : round_down(end, size);
 	if (*first >= *last)
 		*first = *last = end;
+}
+
+uint64_t unmap_reach(struct image *img, uint64_t off, uint64_t end,
+		     uint64_t max)
+{
+	uint64_t in = off % img->unit, len = end - off;
+
+	if (in || len < img->unit)
+		return min_u64(len, img->unit - in);
+	if (len > max)  /* a unit of Parallels may be larger than that */
+		return max_u64(round_down(max, img->unit), img->unit);
+	return end == image_size(img) ? len : round_down(len, img->unit);
 }
 
 int image_unmap(const struct view *v, uint64_t off, uint64_t len,
@@ -172,14 +186,11 @@ int image_unmap(const struct view *v, uint64_t off, uint64_t len,
 		ret = engine_begin(img->eng);
 	if (ret || !len)
 		return ret;
-	whole_units(img, off, end, &first, &last);
+	whole_units(img, off, end, how, &first, &last);
 	if (is_zero_how(how))
 		ret = clear(img, off, first - off, how);
 	while (!ret && first < last) {
-		/* A unit of Parallels may be larger than that. */
-		uint64_t n = min_u64(last - first,
-				     max_u64(round_down(CLAIM_MAX, img->unit),
-					     img->unit));
+		uint64_t n = unmap_reach(img, first, last, CLAIM_MAX);
 
 		ret = unmap_units(img, first, n, how);
 		first += n;
@@ -228,61 +239,68 @@ static int reserve_zero(struct image *img, uint64_t off, uint64_t len,
 	return ret;
 }
 
-/* Stores again what the guest sees in one unit, which is claimed: it gets a
- * place of its own. */
-static int rewrite_unit(struct image *img, const struct extent *old,
-			uint64_t off)
+/* Stores again what the guest sees in one extent of one unit, which is claimed:
+ * it gets a place of its own. */
+static int rewrite(struct image *img, const struct extent *old, uint64_t *done)
 {
-	uint64_t n = min_u64(img->unit, image_size(img) - off);
+	uint64_t n = min_u64(old->len, img->unit - old->off % img->unit);
 	autofree void *buf = malloc(n);
 	ssize_t ret;
 
 	if (!buf)
 		return -ENOMEM;
-	ret = image_read(&img->live, buf, n, off);
+	ret = image_read(&img->live, buf, n, old->off);
 	if (!ret)
-		ret = store_claimed(img, old, buf, n, off);
-	return ret < 0 ? (int)ret : 0;
+		ret = store_claimed(img, old, buf, n, old->off);
+	if (ret < 0)
+		return (int)ret;
+	*done = (uint64_t)ret;
+	return 0;
 }
 
 /* Bytes of the units that @ext is all of. */
 static uint64_t units_of(struct image *img, const struct extent *ext)
 {
+	if (ext->off % img->unit)
+		return 0;
 	return ext->off + ext->len == image_size(img) ?
 	       round_up(ext->len, img->unit) :
 	       round_down(ext->len, img->unit);
 }
 
-/* Units from @off on that are alike; *@done bytes of them have space then. */
-static int allocate_units(struct image *img, uint64_t off, uint64_t len,
-			  bool host, uint64_t *done)
+static int allocate_extent(struct image *img, const struct extent *ext,
+			   bool host, uint64_t *done)
+{
+	uint64_t units = units_of(img, ext);
+	int ret = -ENOTSUP;
+
+	*done = ext->len;
+	if (in_place(ext) || ext->flags & EXT_PREALLOC)
+		return host ? file_allocate(ext->file, ext->host, ext->len) :
+			      0;
+	if (!img->fmt->reserve)
+		return -EROFS;
+	if (units && (ext->kind == EXT_ZERO || (ext->kind == EXT_HOLE &&
+		      below_is_zero(img, ext->off, ext->len) == 1)))
+		ret = reserve_zero(img, ext->off, units, host, done);
+	return ret == -ENOTSUP ? rewrite(img, ext, done) : ret;
+}
+
+/* Bytes from @off on that are alike; *@done of them have space then. */
+static int allocate_some(struct image *img, uint64_t off, uint64_t len,
+			 bool host, uint64_t *done)
 {
 	struct engine *e = img->eng;
 	struct claim claim;
 	struct extent ext;
-	int ret = claim_take(e, &claim, off, round_up(off + len, img->unit));
+	int ret = claim_take(e, &claim, round_down(off, img->unit),
+			     round_up(off + len, img->unit));
 
 	if (ret)
 		return ret;
-	ret = image_map(&img->live, off, min_u64(len, image_size(img) - off),
-			&ext);
+	ret = image_map(&img->live, off, len, &ext);
 	if (!ret)
-		*done = min_u64(len, units_of(img, &ext));
-	if (!ret && !img->fmt->reserve && !in_place(&ext))
-		ret = -EROFS;
-	else if (!ret && !*done)        /* a unit of several kinds */
-		ret = -ENOTSUP;
-	else if (!ret && (in_place(&ext) || ext.flags & EXT_PREALLOC))
-		ret = host ? file_allocate(ext.file, ext.host, ext.len) : 0;
-	else if (!ret && (ext.kind == EXT_ZERO || (ext.kind == EXT_HOLE &&
-		 below_is_zero(img, off, ext.len) == 1)))
-		ret = reserve_zero(img, off, *done, host, done);
-	else if (!ret)
-		ret = -ENOTSUP;
-	if (ret == -ENOTSUP) {
-		*done = img->unit;
-		ret = rewrite_unit(img, &ext, off);
-	}
+		ret = allocate_extent(img, &ext, host, done);
 	claim_drop(e, &claim);
 	return ret;
 }
@@ -294,19 +312,20 @@ int image_allocate(const struct view *v, uint64_t off, uint64_t len)
 
 int allocate_range(struct image *img, uint64_t off, uint64_t len, bool host)
 {
-	uint64_t end = round_up(off + len, img->unit), done = 0;
+	uint64_t end, done = 0;
 	int ret = view_check(&img->live, off, len);
 
 	if (!ret && len)
 		ret = engine_begin(img->eng);
 	if (ret || !len)
 		return ret;
+	end = min_u64(round_up(off + len, img->unit), image_size(img));
 	for (off = round_down(off, img->unit); !ret && off < end; off += done) {
 		ret = dirty_throttle(img);
 		if (!ret)
-			ret = allocate_units(img, off, min_u64(end - off,
-							       CLAIM_MAX),
-					     host, &done);
+			ret = allocate_some(img, off,
+					    min_u64(end - off, CLAIM_MAX),
+					    host, &done);
 	}
 	return ret;
 }

@@ -73,6 +73,11 @@ static int read_padded(struct image *img, char *buf, uint64_t len,
 	return ret;
 }
 
+static uint64_t host_of(const struct reserve *res, uint64_t off)
+{
+	return res->dst.host + (off - res->off);
+}
+
 static int write_frame(const struct reserve *res)
 {
 	if (!res->frame_len)
@@ -81,13 +86,12 @@ static int write_frame(const struct reserve *res)
 			  res->dst.host - res->frame_len);
 }
 
-/* Stores @len bytes at @off in the reserved units, and around them what the
- * guest sees there now. */
+/* Stores @len bytes at @off in the reserved units, and around them, as far as
+ * they are to be filled, what the guest sees there now. */
 static int fill_units(struct image *img, const struct reserve *res,
 		      const void *buf, size_t len, uint64_t off)
 {
-	size_t head = off - res->off;
-	size_t tail = res->off + res->dst.len - (off + len);
+	size_t head = off - res->fill, tail = res->fill_end - (off + len);
 	autofree char *around = malloc(head + tail + 1);
 	struct iovec v[3] = {
 		{ around, head }, { (void *)buf, len }, { around + head, tail },
@@ -96,7 +100,7 @@ static int fill_units(struct image *img, const struct reserve *res,
 
 	if (!around)
 		return -ENOMEM;
-	ret = read_padded(img, around, head, res->off);
+	ret = read_padded(img, around, head, res->fill);
 	if (!ret)
 		ret = read_padded(img, around + head, tail, off + len);
 	if (!ret)
@@ -104,32 +108,51 @@ static int fill_units(struct image *img, const struct reserve *res,
 	if (ret)
 		return ret;
 	return file_writev(res->dst.file, v + !head, 3 - !head - !tail,
-			   res->dst.host);
+			   host_of(res, res->fill));
 }
 
 /* Fresh space reads as zeroes: if the guest sees zeroes around the new bytes
- * as well, there is nothing to write there. */
+ * as well, there is nothing to write there.  All that is filled is of the kind
+ * of @old, unless the format brings more along. */
 static bool only_payload(struct image *img, const struct reserve *res,
 			 const struct extent *old, uint64_t off, size_t len)
 {
-	if (!res->fresh || old->off + old->len < off + len)
+	if (!res->fresh || old->off + old->len < off + len ||
+	    res->fill != round_down(off, img->piece) ||
+	    res->fill_end != round_up(off + len, img->piece))
 		return false;
 	if (old->kind == EXT_ZERO)
 		return true;
 	return old->kind == EXT_HOLE &&
-	       below_is_zero(img, res->off, res->dst.len) == 1;
+	       below_is_zero(img, res->fill, res->fill_end - res->fill) == 1;
 }
 
 static int fill(struct image *img, const struct reserve *res,
 		const struct extent *old, const void *buf, size_t len,
 		uint64_t off)
 {
-	if (off == res->off && len == res->dst.len && !res->frame_len)
-		return file_write(res->dst.file, buf, len, res->dst.host);
-	if (only_payload(img, res, old, off, len))
-		return file_write(res->dst.file, buf, len,
-				  res->dst.host + (off - res->off));
+	if ((off == res->fill && off + len == res->fill_end &&
+	     !res->frame_len) || only_payload(img, res, old, off, len))
+		return file_write(res->dst.file, buf, len, host_of(res, off));
 	return fill_units(img, res, buf, len, off);
+}
+
+int reserve_data(struct image *img, struct reserve *res, uint64_t off,
+		 uint64_t len)
+{
+	int ret;
+
+	*res = (struct reserve) {
+		.intent = STORE_DATA,
+		.off = round_down(off, img->unit),
+		.fill = round_down(off, img->piece),
+		.fill_end = round_up(off + len, img->piece),
+	};
+	res->len = round_up(off + len, img->unit) - res->off;
+	ret = img->fmt->reserve(img, res);
+	if (!ret)
+		res->fill_end = min_u64(res->fill_end, res->off + res->dst.len);
+	return ret;
 }
 
 void reserve_settle(struct image *img, const struct reserve *res, bool stored)
@@ -145,14 +168,11 @@ void reserve_settle(struct image *img, const struct reserve *res, bool stored)
 ssize_t store_claimed(struct image *img, const struct extent *old,
 		      const void *buf, size_t len, uint64_t off)
 {
-	uint64_t unit = img->unit;
-	struct reserve res = { .intent = STORE_DATA };
+	struct reserve res;
 	int ret;
 
 	len = min_u64(len, old->len);
-	res.off = round_down(off, unit);
-	res.len = round_up(off + len, unit) - res.off;
-	ret = img->fmt->reserve(img, &res);
+	ret = reserve_data(img, &res, off, len);
 	if (ret)
 		return ret;
 	len = min_u64(len, res.off + res.dst.len - off);

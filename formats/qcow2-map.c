@@ -197,8 +197,9 @@ static uint64_t subs_alike(struct image *img, uint64_t subs, uint64_t in)
 }
 
 /*
- * @in: offset in the cluster.  One that is data only in part is never changed
- * in place: reserve() fills it as a whole, under the claim.
+ * @in: offset in the cluster.  Subclusters that are data are changed in place
+ * even while others of their cluster become data under a claim: that never
+ * moves a cluster of its own, and fills nothing but what was no data.
  */
 static void decode(struct image *img, struct qcow2_l2 l2, uint64_t in,
 		   bool shared, struct extent *ext)
@@ -218,7 +219,7 @@ static void decode(struct image *img, struct qcow2_l2 l2, uint64_t in,
 	ext->flags = ext->kind == EXT_DATA ? 0 : EXT_PREALLOC;
 	if (q->data)
 		ext->flags |= EXT_OPAQUE;
-	if (shared || !(l2.e & QCOPIED) || l2.subs != QSUBS_DATA)
+	if (shared || !(l2.e & QCOPIED) || ext->kind != EXT_DATA)
 		ext->flags |= EXT_SHARED;
 }
 

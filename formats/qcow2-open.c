@@ -567,6 +567,7 @@ static int qcow2_open(struct image *img, struct err *err)
 	ret = header_read(img, err);
 	if (!ret) {
 		img->unit = 1u << q->cluster_bits;
+		img->piece = qcow2_has_subs(q) ? img->unit / QSUBS : img->unit;
 		/* Rule 7: tables and data never share a page. */
 		img->page = (uint32_t)min_u64(img->unit, 4096);
 		ret = look_at_tables(img, err);

@@ -1,255 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * qcow2-write.c - changing where guest clusters live: reserve, commit, abort,
- * unmap (qcow2.md 4).
+ * qcow2-write.c - changing where guest clusters live: reserve, commit, abort
+ * (qcow2.md 4).  Entries and their tables are qcow2-entries.c's.
  *
- * An L2 table that is missing, or that a snapshot uses as well, is made or
- * copied when something below it is reserved, and hung into the L1 at once:
- * that changes nothing for the guest.  What remains for commit() are entries
- * of one page of one L2 table, which nobody else can change under the claim.
+ * With subclusters a cluster that has its place stays there, and only what is
+ * stored becomes data.  One that moves takes its data along: what is stored
+ * then reaches from the first of it to the last.
  *
  * Refuses to know how free clusters are found.
  */
-#include "qcow2.h"
+#include "qcow2-entries.h"
 #include "qcow2-shadow.h"
-
-#include <inttypes.h>
-
-#define PAGE_ENTRIES (4096 / 8)
-
-/* Entries of one page of an L2 table. */
-struct entries {
-	uint64_t table;         /* host offset of the L2 table */
-	uint64_t index;         /* of the first one in the table */
-	uint64_t n;
-	struct mpage *pg;
-	uint64_t off;           /* guest offset of the first one's cluster */
-	struct qcow2_l2 old[PAGE_ENTRIES];      /* as they were when looked
-						 * at */
-};
-
-/* ---- L2 tables of our own ------------------------------------------------ */
-
-static int l1_get(struct image *img, uint64_t index, uint64_t *e)
-{
-	struct qcow2 *q = qcow2_of(img);
-	int ret = qcow2_entry(img, q->l1_offset + 8 * index, e);
-
-	return ret ? ret : qcow2_l1_check(img, index, *e);
-}
-
-/*
- * A new table, as @old (0: empty) is now, written to the file at once: its
- * host space is real then (rule 3), and only the pages that change later are
- * dirty.  It is durable before L1 points there.
- */
-static int l2_write(struct image *img, uint64_t old, uint64_t host)
-{
-	autofree void *bytes = calloc(1, img->unit);
-	int ret = bytes ? 0 : -ENOMEM;
-
-	if (!ret && old)
-		ret = meta_read(img, img->file, bytes, img->unit, old);
-	if (ret)
-		return ret;
-	meta_forget(img, img->file, host, img->unit);
-	return file_write(img->file, bytes, img->unit, host);
-}
-
-/* A table that is not ours alone is clean: no page of it needs forgetting. */
-static int l1_set(struct image *img, uint64_t index, uint64_t old,
-		  uint64_t host)
-{
-	uint64_t slot = qcow2_of(img)->l1_offset + 8 * index;
-	struct mpage *pg;
-	int ret = meta_get(img, img->file, round_down(slot, img->page), &pg);
-
-	if (ret)
-		return ret;
-	change_begin(img);
-	meta_wrlock(pg);
-	be64_put((unsigned char *)meta_bytes(pg) + slot % img->page,
-		 host | QCOPIED);
-	meta_dirty(pg, STAGE_ROOT);
-	meta_unlock(pg);
-	if (old)
-		space_retire(img, img->file, old, img->unit);
-	change_end(img);
-	meta_put(pg);
-	return 0;
-}
-
-static int l2_make(struct image *img, uint64_t index, uint64_t old,
-		   uint64_t *table)
-{
-	struct qcow2_run run;
-	int ret = qcow2_alloc(img, 1, &run);
-
-	if (ret)
-		return ret;
-	ret = l2_write(img, old, run.host);
-	if (!ret)
-		ret = l1_set(img, index, old, run.host);
-	if (ret)
-		qcow2_unalloc(img, run.host, 1);
-	else
-		*table = run.host;
-	return ret;
-}
-
-/* Rule 14: guest entries must not go where the roots are. */
-static int l2_check(struct image *img, uint64_t host)
-{
-	if (!host || !qcow2_is_meta(qcow2_of(img), host, img->unit))
-		return 0;
-	image_corrupt(img, "Preventing invalid write on metadata: L2 table at"
-		      " offset %#" PRIx64 " overlaps with other metadata",
-		      host);
-	return -EIO;
-}
-
-/* The L2 table of @index for changing. */
-static int l2_own(struct image *img, uint64_t index, uint64_t *table)
-{
-	uint64_t e = 0;
-	int ret = l1_get(img, index, &e);
-
-	if (!ret)
-		ret = l2_check(img, e & QL1_HOST);
-	if (ret)
-		return ret;
-	if (!(e & QL1_HOST && e & QCOPIED)) {
-		with_lock(&qcow2_of(img)->tables);
-
-		/* Somebody may have made it while we waited. */
-		ret = l1_get(img, index, &e);
-		if (ret)
-			return ret;
-		if (!(e & QL1_HOST && e & QCOPIED))
-			return l2_make(img, index, e & QL1_HOST, table);
-	}
-	*table = e & QL1_HOST;
-	return 0;
-}
-
-/* ---- entries ------------------------------------------------------------- */
-
-static unsigned char *entry_at(struct image *img, const struct entries *en,
-			       uint64_t i)
-{
-	uint64_t slot = en->table +
-			qcow2_of(img)->l2_entry * (en->index + i);
-
-	return (unsigned char *)meta_bytes(en->pg) + slot % img->page;
-}
-
-uint64_t qcow2_entry_space(struct image *img, uint64_t e, uint64_t *len)
-{
-	const struct qcow2 *q = qcow2_of(img);
-
-	if (e & QL2_COMPRESSED) {
-		*len = qcow2_packed_len(q, e);
-		return qcow2_packed_host(q, e);
-	}
-	*len = e & QL2_HOST && !q->data ? img->unit : 0;
-	return e & QL2_HOST;
-}
-
-/* Rule 14: what these entries drop will be given back and punched. */
-static int entries_check(struct image *img, const struct entries *en)
-{
-	uint64_t host, len;
-
-	for (uint64_t i = 0; i < en->n; i++) {
-		struct qcow2_l2 l2 = en->old[i];
-		int ret = l2.e || l2.subs ?
-			  qcow2_l2_check(img, en->table,
-					 en->off + i * img->unit, l2) : 0;
-
-		if (ret)
-			return ret;
-		host = qcow2_entry_space(img, l2.e, &len);
-		if (!len || !qcow2_is_meta(qcow2_of(img), host, len))
-			continue;
-		image_corrupt(img, "Preventing invalid write on metadata:"
-			      " cluster at offset %#" PRIx64 " (L2 index: %#"
-			      PRIx64 ")", host, en->index + i);
-		return -EIO;
-	}
-	return 0;
-}
-
-/*
- * Pins the page with the entry of @off, of a table that may be changed, and
- * looks at what it holds for up to @len bytes.  The claim keeps that as it is.
- */
-static int entries_get(struct image *img, uint64_t off, uint64_t len,
-		       struct entries *en)
-{
-	const struct qcow2 *q = qcow2_of(img);
-	uint64_t cluster = off / img->unit, per = img->unit / q->l2_entry;
-	uint64_t slot;
-	int ret = l2_own(img, cluster / per, &en->table);
-
-	if (ret)
-		return ret;
-	en->off = off;
-	en->index = cluster % per;
-	slot = en->table + q->l2_entry * en->index;
-	en->n = min_u64(div_up(len, img->unit),
-			(img->page - slot % img->page) / q->l2_entry);
-	ret = meta_get(img, img->file, round_down(slot, img->page), &en->pg);
-	if (ret)
-		return ret;
-	meta_rdlock(en->pg);
-	for (uint64_t i = 0; i < en->n; i++)
-		en->old[i] = qcow2_l2_at(q, entry_at(img, en, i));
-	meta_unlock(en->pg);
-	ret = entries_check(img, en);
-	if (ret)
-		meta_put(en->pg);
-	return ret;
-}
-
-/* Compressed clusters may be several streams': each one that it touches counts
- * for itself. */
-static void entry_retire(struct image *img, uint64_t e)
-{
-	uint64_t host, len, first;
-
-	host = qcow2_entry_space(img, e, &len);
-	first = round_down(host, img->unit);
-	if (len)
-		space_retire(img, img->file, first,
-			     round_up(host + len, img->unit) - first);
-}
-
-/* Inside the gate.  Neighbours on the host are one record.  A data file's
- * clusters are nobody else's, ever. */
-static void entries_retire(struct image *img, const struct qcow2_l2 *old,
-			   uint64_t n)
-{
-	for (uint64_t i = 0, run; i < n; i += run) {
-		uint64_t host = old[i].e & QL2_HOST;
-
-		run = 1;
-		if (old[i].e & QL2_COMPRESSED || !host || qcow2_of(img)->data) {
-			entry_retire(img, old[i].e);
-			continue;
-		}
-		while (i + run < n && !(old[i + run].e & QL2_COMPRESSED) &&
-		       (old[i + run].e & QL2_HOST) == host + run * img->unit)
-			run++;
-		space_retire(img, img->file, host, run * img->unit);
-	}
-}
 
 /* ---- reserve ------------------------------------------------------------- */
 
-/*
- * Host space of its own that data goes to: there is none there now or, with
- * subclusters, not everywhere.  What is stored again then is what was there.
- */
+/* Host space of its own that data goes to: there is none there now or, with
+ * subclusters, not everywhere. */
 static bool has_room(struct image *img, const struct reserve *res,
 		     struct qcow2_l2 l2)
 {
@@ -271,6 +37,40 @@ static uint64_t alike(struct image *img, const struct reserve *res,
 		(en->old[n].e & QL2_HOST) == host + n * img->unit))
 		n++;
 	return n;
+}
+
+/* The first subcluster of a cluster that moves whose data goes along, and the
+ * one behind the last: QSUBS and 0 if there is none.  Compressed data is as
+ * good as its whole cluster. */
+static unsigned taken_from(struct qcow2_l2 l2)
+{
+	uint32_t data = (uint32_t)l2.subs;
+
+	if (l2.e & QL2_COMPRESSED)
+		return 0;
+	return data ? (unsigned)__builtin_ctz(data) : QSUBS;
+}
+
+static unsigned taken_to(struct qcow2_l2 l2)
+{
+	uint32_t data = (uint32_t)l2.subs;
+
+	if (l2.e & QL2_COMPRESSED)
+		return QSUBS;
+	return data ? QSUBS - (unsigned)__builtin_clz(data) : 0;
+}
+
+/* @n clusters move: what is stored is what they take along, too.  All between
+ * the first and the last of them are new as a whole. */
+static void take_along(struct image *img, struct reserve *res,
+		       const struct entries *en, uint64_t n)
+{
+	uint64_t size = img->unit / QSUBS, last = res->off + (n - 1) * img->unit;
+
+	res->fill = min_u64(res->fill,
+			    res->off + taken_from(en->old[0]) * size);
+	res->fill_end = max_u64(min_u64(res->fill_end, last + img->unit),
+				last + taken_to(en->old[n - 1]) * size);
 }
 
 /* What commit() needs, in res->cookie. */
@@ -337,6 +137,7 @@ static int reserve_clusters(struct image *img, struct reserve *res,
 	if (ret)
 		return ret;
 	res->fresh = run.fresh;
+	take_along(img, res, en, run.n);
 	promise(img, res, en, run.n, run.host | QCOPIED |
 		(zero && !qcow2_has_subs(qcow2_of(img)) ? QL2_ZERO : 0));
 	return 0;
@@ -479,18 +280,34 @@ int qcow2_reserve(struct image *img, struct reserve *res)
 
 /* ---- commit, abort ------------------------------------------------------- */
 
-/* What the subclusters of a cluster that was reserved are then. */
-static uint64_t subs_of(const struct reserve *res)
+/* The subclusters of the cluster at @off that were filled. */
+static uint64_t filled(struct image *img, const struct reserve *res,
+		       uint64_t off)
 {
-	return res->intent == STORE_DATA ? QSUBS_DATA :
-	       res->intent == STORE_PREALLOC ? QSUBS_ZERO : 0;
+	uint64_t size = img->unit / QSUBS;
+	uint64_t from = max_u64(res->fill, off) - off;
+	uint64_t to = min_u64(res->fill_end, off + img->unit) - off;
+
+	return qcow2_subs(from / size, to / size);
+}
+
+/* What the subclusters of the cluster at @off that was reserved are then. */
+static uint64_t subs_of(struct image *img, const struct reserve *res,
+			uint64_t off, struct qcow2_l2 old)
+{
+	uint64_t data;
+
+	if (res->intent != STORE_DATA)
+		return res->intent == STORE_PREALLOC ? QSUBS_ZERO : 0;
+	data = filled(img, res, off);
+	return (old.subs & ~(data << QSUBS)) | data;
 }
 
 void qcow2_commit(struct image *img, const struct reserve *res)
 {
 	const struct qcow2 *q = qcow2_of(img);
 	struct qcow2_l2 old[PAGE_ENTRIES];
-	struct qcow2_l2 l2 = { res->cookie[COOKIE_ENTRY], subs_of(res) };
+	uint64_t e = res->cookie[COOKIE_ENTRY], off = res->off;
 	struct mpage *pg = res->pins[0];
 	uint64_t n = res->cookie[COOKIE_N];
 	unsigned char *p;
@@ -498,9 +315,13 @@ void qcow2_commit(struct image *img, const struct reserve *res)
 	meta_wrlock(pg);
 	p = (unsigned char *)meta_bytes(pg) +
 	    res->cookie[COOKIE_SLOT] % img->page;
-	for (uint64_t i = 0; i < n; i++, l2.e += img->unit, p += q->l2_entry) {
+	for (uint64_t i = 0; i < n; i++, p += q->l2_entry) {
 		old[i] = qcow2_l2_at(q, p);
-		qcow2_l2_put(q, p, l2);
+		qcow2_l2_put(q, p, (struct qcow2_l2) {
+			e, subs_of(img, res, off, old[i]),
+		});
+		e += img->unit;
+		off += img->unit;
 	}
 	meta_dirty(pg, STAGE_LINK);
 	meta_unlock(pg);
@@ -525,122 +346,4 @@ void qcow2_abort(struct image *img, const struct reserve *res)
 	if (res->cookie[COOKIE_KEEPS] == KEEPS_AND_TURNS)
 		qcow2_raw_end(img);
 	meta_put(res->pins[0]);
-}
-
-/* ---- unmap --------------------------------------------------------------- */
-
-static bool has_backing(const struct image *img)
-{
-	return img->backing || img->backing_name || img->keep_zeroes;
-}
-
-/* What becomes of an entry, as QEMU leaves it (qcow2.md 4 and 12). */
-static struct qcow2_l2 unmapped(struct image *img, struct qcow2_l2 l2,
-				enum unmap_how how)
-{
-	const struct qcow2 *q = qcow2_of(img);
-	uint64_t zero = qcow2_has_subs(q) ? 0 : QL2_ZERO;
-
-	if (how == UNMAP_HOLE || q->version < 3)
-		return (struct qcow2_l2) { 0, 0 };
-	if (how == UNMAP_ZERO_KEEP && q->data && !(l2.e & QL2_HOST))
-		return (struct qcow2_l2) { zero, QSUBS_ZERO };
-	if (how == UNMAP_ZERO_KEEP)
-		return (struct qcow2_l2) {
-			l2.e & QL2_COMPRESSED ? zero : l2.e | zero, QSUBS_ZERO,
-		};
-	if (l2.e || l2.subs || has_backing(img))
-		return (struct qcow2_l2) { zero, QSUBS_ZERO };
-	return (struct qcow2_l2) { 0, 0 };
-}
-
-/* Is all of @ext as it would be afterwards? */
-static bool unmap_is_noop(struct image *img, const struct extent *ext,
-			  enum unmap_how how)
-{
-	if (ext->flags & EXT_PREALLOC && how != UNMAP_ZERO_KEEP)
-		return false;
-	if (ext->kind == EXT_HOLE)
-		return !unmapped(img, (struct qcow2_l2) { 0, 0 }, how).subs;
-	return ext->kind == EXT_ZERO && how != UNMAP_HOLE;
-}
-
-static void entries_unmap(struct image *img, struct entries *en,
-			  enum unmap_how how)
-{
-	const struct qcow2 *q = qcow2_of(img);
-
-	change_begin(img);
-	meta_wrlock(en->pg);
-	for (uint64_t i = 0; i < en->n; i++) {
-		struct qcow2_l2 l2 = unmapped(img, en->old[i], how);
-
-		qcow2_l2_put(q, entry_at(img, en, i), l2);
-		if (l2.e & QL2_HOST || q->data) /* keeps its space */
-			en->old[i].e = 0;
-	}
-	meta_dirty(en->pg, STAGE_LINK);
-	meta_unlock(en->pg);
-	qcow2_watch_touch(img, en->off);
-	entries_retire(img, en->old, en->n);
-	change_end(img);
-}
-
-/* How many bytes at @off need no change; whole clusters, as far as the disk
- * has them. */
-static int unmap_nothing(struct image *img, uint64_t off, uint64_t len,
-			 enum unmap_how how, uint64_t *n)
-{
-	uint64_t left = image_size(img) - off;
-	struct extent ext;
-	int ret = qcow2_map(&img->live, off, min_u64(len, left), &ext);
-
-	*n = 0;
-	if (!ret && unmap_is_noop(img, &ext, how))
-		*n = ext.len == left ? left : round_down(ext.len, img->unit);
-	return ret;
-}
-
-/* A raw data file has its zeroes as bytes, and nothing is below it. */
-static int unmap_raw(struct image *img, uint64_t off, uint64_t len,
-		     enum unmap_how how, uint64_t *done)
-{
-	if (how == UNMAP_ZERO || how == UNMAP_ZERO_KEEP || has_backing(img))
-		return -ENOTSUP;        /* the engine clears them */
-	*done = len;
-	return qcow2_data_zero(img, off, len);
-}
-
-int qcow2_unmap(struct image *img, uint64_t off, uint64_t len,
-		enum unmap_how how, uint64_t *done)
-{
-	const struct qcow2 *q = qcow2_of(img);
-	struct entries en;
-	uint64_t n;
-	int ret;
-
-	if (q->raw)
-		return unmap_raw(img, off, len, how, done);
-	/* Without a zero flag only holes read as zeroes, if nothing is below:
-	 * QEMU then frees what it was told to keep as well. */
-	if (qcow2_of(img)->version < 3 && how != UNMAP_HOLE &&
-	    has_backing(img))
-		return -ENOTSUP;
-	ret = unmap_nothing(img, off, len, how, &n);
-	if (!ret && n) {
-		*done = n;
-		return 0;
-	}
-	if (!ret)
-		ret = entries_get(img, off, len, &en);
-	if (ret)
-		return ret;
-	/* Under the claim: afterwards the same place may be used again. */
-	if (q->data && img->flags & IMAGE_DISCARD &&
-	    (how == UNMAP_ZERO || how == UNMAP_FREE))
-		(void)file_discard(q->data, off, en.n * img->unit);
-	entries_unmap(img, &en, how);
-	meta_put(en.pg);
-	*done = en.n * img->unit;
-	return 0;
 }

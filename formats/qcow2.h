@@ -9,7 +9,8 @@
  *   qcow2-map.c     guest offset -> extent
  *   qcow2-blocks.c  refcount table and blocks, how they grow
  *   qcow2-alloc.c   reference counts, free clusters
- *   qcow2-write.c   reserve, commit, abort, unmap
+ *   qcow2-write.c   reserve, commit, abort; qcow2-unmap.c   unmap
+ *   qcow2-entries.c L2 entries that are about to change
  *   qcow2-packed.c  where compressed streams go
  *   qcow2-data.c, -data-create.c  external data files
  *   qcow2-replay.c  images with the dirty mark
@@ -302,6 +303,12 @@ static inline struct qcow2_l2 qcow2_l2_at(const struct qcow2 *q,
 	return l2;
 }
 
+/* The data bits of the subclusters [first, end). */
+static inline uint64_t qcow2_subs(uint64_t first, uint64_t end)
+{
+	return (UINT64_C(1) << end) - (UINT64_C(1) << first);
+}
+
 static inline void qcow2_l2_put(const struct qcow2 *q, unsigned char *p,
 				struct qcow2_l2 l2)
 {
@@ -548,7 +555,7 @@ int qcow2_packed_alloc(struct image *img, uint32_t len, uint64_t *host);
 uint64_t qcow2_packed_entry(const struct qcow2 *q, uint64_t host,
 			    uint32_t len);
 
-/* ---- qcow2-write.c ------------------------------------------------------- */
+/* ---- qcow2-write.c, qcow2-unmap.c ---------------------------------------- */
 
 int qcow2_reserve(struct image *img, struct reserve *res);
 void qcow2_commit(struct image *img, const struct reserve *res);

@@ -29,6 +29,7 @@ crashes --cluster 4096 --create compat=0.10 --packed
 crashes --cluster 1024 --create refcount_bits=64,lazy_refcounts=on
 crashes --cluster 16384 --create extended_l2=on
 crashes --cluster 65536 --create extended_l2=on --snapshot --packed
+crashes --cluster 131072 --create extended_l2=on --at-sync
 crashes --cluster 65536 --data plain
 crashes --cluster 65536 --lost-write
 crashes --cluster 65536 --bitmap

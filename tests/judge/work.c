@@ -102,6 +102,18 @@ static void do_zero(struct worker *k)
 	world_give(work->world, first, n);
 }
 
+/* Is nothing stored there? */
+static bool is_free(struct image *img, uint64_t off, uint64_t len)
+{
+	struct extent ext;
+
+	for (uint64_t end = off + len; off < end; off += ext.len)
+		if (image_map(&img->live, off, end - off, &ext) ||
+		    ext.kind == EXT_DATA || ext.kind == EXT_PACKED)
+			return false;
+	return true;
+}
+
 /* One unit, encoded, if it has no place yet. */
 static void do_packed(struct worker *k)
 {
@@ -109,7 +121,6 @@ static void do_packed(struct worker *k)
 	struct image *img = work->img;
 	uint64_t unit = img->unit / SECTOR_SIZE, n, first = pick_units(k, &n);
 	unsigned char *out = malloc(img->unit);
-	struct extent ext;
 	size_t packed = 0;
 
 	n = min_u64(unit, work->world->nr_sectors - first);
@@ -117,8 +128,7 @@ static void do_packed(struct worker *k)
 		free(out);
 		return;
 	}
-	if (!image_map(&img->live, first * SECTOR_SIZE, 1, &ext) &&
-	    ext.kind != EXT_DATA && ext.kind != EXT_PACKED) {
+	if (is_free(img, first * SECTOR_SIZE, img->unit)) {
 		world_next(work->world, first, n, k->buf);
 		if (!outcome(k, image_pack(img, k->buf, out, &packed)) &&
 		    packed && !outcome(k, image_write_packed(&img->live, out,

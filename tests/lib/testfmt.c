@@ -35,7 +35,7 @@ static int fmt_open(struct image *img, struct err *err)
 		return err_set(err, -EINVAL, "no testfmt");
 	pthread_mutex_init(&st->lock, NULL);
 	atomic_store(&img->size, le64_at(head + 8));
-	img->unit = TESTFMT_UNIT;
+	img->unit = img->piece = TESTFMT_UNIT;
 	img->align = 1;
 	img->page = 512;
 	img->zero_tail_hole = true;

@@ -300,6 +300,19 @@ struct format_admin {
 	/* Writes an empty image into @f, which is empty and locked. */
 	int (*create)(struct file *f, const struct options *o, uint64_t size,
 		      struct err *err);
+	/*
+	 * A second file that the image will consist of (*@name, of @o; *@beside
+	 * NULL: none): opened, locked, and as good as sure to be usable.
+	 * Nothing is changed, but for *@created.  Before the target is emptied,
+	 * so that a refusal leaves both as they were.  Then create_with() is
+	 * called in place of create().  NULL: there never is one.
+	 */
+	int (*create_open)(const struct options *o, uint64_t size,
+			   struct file **beside, const char **name,
+			   bool *created, struct err *err);
+	int (*create_with)(struct file *f, struct file *beside,
+			   const struct options *o, uint64_t size,
+			   struct err *err);
 	/* Format-specific part of info; fills what it knows. */
 	int (*info)(struct image *img, struct image_info *info,
 		    struct err *err);

@@ -3,7 +3,8 @@
  * create.c - makes new image files; see create.h.
  *
  * Knows the order of things: every option is checked, the backing file is
- * looked at, the target is opened and locked, and only then is it emptied.
+ * looked at, the target and a file beside it are opened and locked, and only
+ * then is one of them emptied.
  * Refuses to know what an image of some format looks like: admin->create does.
  */
 #include "create.h"
@@ -180,8 +181,19 @@ static int target_empty(const struct image_create *c, struct file *f,
 	return 0;
 }
 
+static int target_fill(const struct image_create *c, struct file *f,
+		       struct file *beside, struct err *err)
+{
+	const struct format_admin *admin = c->fmt->admin;
+
+	return beside ? admin->create_with(f, beside, c->options, c->size,
+					   err) :
+			admin->create(f, c->options, c->size, err);
+}
+
 static int target_write(const struct image_create *c, struct file *f,
-			const struct stat *st, struct err *err)
+			struct file *beside, const struct stat *st,
+			struct err *err)
 {
 	const unsigned used = PERM_WRITE | PERM_RESIZE;
 	bool raw = c->fmt->probed_guard;
@@ -194,7 +206,7 @@ static int target_write(const struct image_create *c, struct file *f,
 	if (ret)
 		return ret;
 	pause_point("create-write");
-	ret = c->fmt->admin->create(f, c->options, c->size, err);
+	ret = target_fill(c, f, beside, err);
 	if (ret && err && !err->code)
 		err_errno(err, ret, "Could not create image");
 	if (!ret) {
@@ -215,6 +227,30 @@ static void target_remove(const char *path, const struct stat *st)
 		unlink(path);
 }
 
+/* The file beside it is open before anything is emptied. */
+static int target_write_both(const struct image_create *c, struct file *f,
+			     const struct stat *st, struct err *err)
+{
+	const struct format_admin *admin = c->fmt->admin;
+	struct file *beside = NULL;
+	struct stat beside_st;
+	const char *name = NULL;
+	bool created = false;
+	int ret = 0;
+
+	if (admin->create_open)
+		ret = admin->create_open(c->options, c->size, &beside, &name,
+					 &created, err);
+	if (ret)
+		return ret;
+	created = created && !file_stat(beside, &beside_st);
+	ret = target_write(c, f, beside, st, err);
+	file_unref(beside);
+	if (ret && created)
+		target_remove(name, &beside_st);
+	return ret;
+}
+
 static int target_make(const struct image_create *c, struct file *f,
 		       bool created, struct err *err)
 {
@@ -228,7 +264,7 @@ static int target_make(const struct image_create *c, struct file *f,
 		c->opened(c->data, path, &st, created);
 	ret = target_lock(f, err);
 	if (!ret)
-		ret = target_write(c, f, &st, err);
+		ret = target_write_both(c, f, &st, err);
 	if (ret && created)
 		target_remove(path, &st);
 	return ret;

@@ -589,28 +589,23 @@ static int make(struct maker *m, struct err *err)
 	return ret ? err_errno(err, ret, "Could not write the new image") : 0;
 }
 
-/* The data file keeps what it holds until there is an image to use it. */
-static int make_both(struct maker *m, const struct options *o,
-		     struct err *err)
+static int data_target(const struct options *o, uint64_t size,
+		       struct file **data, const char **name, bool *created,
+		       struct err *err)
 {
-	struct file *data;
-	bool created;
-	int ret = qcow2_data_target(m->p->data_file, &data, &created, err);
+	struct params p;
+	int ret = params_parse(o, size, &p, err);
 
-	if (ret)
+	if (ret || !p.data_file)
 		return ret;
-	ret = make(m, err);
-	if (!ret)
-		ret = qcow2_data_empty(data, m->p->data_file, o, m->p->size,
-				       m->p->data_prealloc, err);
-	if (ret && created)
-		unlink(m->p->data_file);
-	file_unref(data);
-	return ret;
+	*name = p.data_file;
+	return qcow2_data_target(p.data_file, p.size, data, created, err);
 }
 
-static int qcow2_create(struct file *f, const struct options *o, uint64_t size,
-			struct err *err)
+/* The data file keeps what it holds until there is an image to use it. */
+static int qcow2_create_with(struct file *f, struct file *data,
+			     const struct options *o, uint64_t size,
+			     struct err *err)
 {
 	struct params p;
 	struct maker m = { .p = &p };
@@ -626,15 +621,26 @@ static int qcow2_create(struct file *f, const struct options *o, uint64_t size,
 		return -ENOMEM;
 	ret = layout_init(&m.l, f, p.cluster_bits, p.refcount_order);
 	if (!ret)
-		ret = p.data_file ? make_both(&m, o, err) : make(&m, err);
+		ret = make(&m, err);
+	if (!ret && data)
+		ret = qcow2_data_empty(data, p.data_file, o, p.size,
+				       p.data_prealloc, err);
 	layout_free(&m.l);
 	return ret;
+}
+
+static int qcow2_create(struct file *f, const struct options *o, uint64_t size,
+			struct err *err)
+{
+	return qcow2_create_with(f, NULL, o, size, err);
 }
 
 const struct format_admin qcow2_admin = {
 	.create_options = qcow2_create_options,
 	.create_check = qcow2_create_check,
 	.create = qcow2_create,
+	.create_open = data_target,
+	.create_with = qcow2_create_with,
 	.info = qcow2_info,
 	.check = qcow2_check,
 	.repair = qcow2_repair,

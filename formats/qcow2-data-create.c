@@ -41,8 +41,29 @@ int qcow2_data_check(const char *name, struct err *err)
 	return access(name, R_OK | W_OK) ? cannot(name, -errno, err) : 0;
 }
 
-int qcow2_data_target(const char *name, struct file **f, bool *created,
-		      struct err *err)
+/* Is it one that can hold @size bytes?  A file is made longer to see it, and
+ * has its length back at once. */
+static int room_check(struct file *f, uint64_t size, struct err *err)
+{
+	struct stat st;
+	uint64_t have;
+	int ret = file_stat(f, &st);
+
+	if (!ret)
+		ret = file_size(f, &have);
+	if (ret || have >= size)
+		return ret ? err_errno(err, ret, "Could not get the size of"
+				       " the data file") : 0;
+	if (S_ISBLK(st.st_mode))
+		return err_set(err, -EFBIG, "Cannot grow device files");
+	ret = file_truncate(f, size);
+	if (!ret)
+		ret = file_truncate(f, have);
+	return ret ? err_errno(err, ret, "Could not resize the data file") : 0;
+}
+
+int qcow2_data_target(const char *name, uint64_t size, struct file **f,
+		      bool *created, struct err *err)
 {
 	const unsigned perm = PERM_WRITE | PERM_RESIZE;
 	const unsigned flags = FILE_RDWR | FILE_CREATE;
@@ -54,20 +75,21 @@ int qcow2_data_target(const char *name, struct file **f, bool *created,
 	if (ret)
 		return cannot(name, ret, err);
 	ret = file_lock(*f, perm, perm, err);
-	if (ret)
-		file_unref(*f);
+	if (!ret)
+		ret = room_check(*f, size, err);
+	if (!ret)
+		return 0;
+	if (*created)
+		unlink(name);
+	file_unref(*f);
+	*f = NULL;
 	return ret;
 }
 
 static int device_empty(struct file *f, uint64_t size, struct err *err)
 {
-	uint64_t have;
-	int ret = file_size(f, &have);
+	int ret = file_zero(f, 0, size, ZERO_MAY_UNMAP);
 
-	if (!ret && have < size)
-		return err_set(err, -EFBIG, "Cannot grow device files");
-	if (!ret)
-		ret = file_zero(f, 0, size, ZERO_MAY_UNMAP);
 	return ret ? err_errno(err, ret, "Could not clear the data file") : 0;
 }
 

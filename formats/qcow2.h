@@ -586,9 +586,10 @@ int qcow2_data_zero(struct image *img, uint64_t off, uint64_t len);
 
 /* Could a data file be made or used there? */
 int qcow2_data_check(const char *name, struct err *err);
-/* Opens and locks it; empties nothing.  *@created: it was not there. */
-int qcow2_data_target(const char *name, struct file **f, bool *created,
-		      struct err *err);
+/* Opens and locks one for @size bytes; empties nothing.  *@created: it was not
+ * there. */
+int qcow2_data_target(const char *name, uint64_t size, struct file **f,
+		      bool *created, struct err *err);
 /* Zeroes, @size of them, in place of what it held; with nocow as @o says. */
 int qcow2_data_empty(struct file *f, const char *name,
 		     const struct options *o, uint64_t size,

@@ -26,6 +26,44 @@ refused 'is its backing file' backing_file=d.raw,backing_fmt=raw,data_file=d.raw
 	x.qcow2
 [ ! -e x.qcow2 ] || fail "a target was left"
 
+# Somebody else writes to the data file: neither it nor an image that was there
+# before loses a byte, whoever makes the new one.  Nor where the data file cannot
+# become as large.
+qemu-img create -q -f qcow2 x.qcow2 1M
+qemu-io -c 'write -P 3 0 64k' x.qcow2 >/dev/null
+cp x.qcow2 before.qcow2
+truncate -s 4M source.raw
+cat >hold.py <<'PY'
+import fcntl, os, struct, time
+fd = os.open("d.raw", os.O_RDWR)
+for byte in 101, 103, 201, 203:
+    fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, byte, 1, 0))
+open("held", "w").close()
+time.sleep(60)
+PY
+unchanged() {
+	[ "$(cat d.raw)" = keep ] || fail "the data file is gone"
+	assert_same x.qcow2 before.qcow2
+}
+background python3 hold.py
+wait_until 10 test -e held
+refused 'Failed to get "write" lock' data_file=d.raw x.qcow2
+unchanged
+! "$IMGCTL" convert -O qcow2 -o data_file=d.raw source.raw x.qcow2 2>err ||
+	fail "convert to a data file in use"
+grep -q 'Failed to get "write" lock' err || fail "convert: $(cat err)"
+unchanged
+end_process "$pid"
+! (ulimit -f 8192 && trap '' XFSZ && "$IMGCTL" create -q -f qcow2 \
+	-o data_file=d.raw x.qcow2 64M) 2>err || fail "a data file too large"
+grep -q 'File too large' err || fail "too large: $(cat err)"
+unchanged
+! (ulimit -f 8192 && trap '' XFSZ && "$IMGCTL" create -q -f qcow2 \
+	-o data_file=new.raw x.qcow2 64M) 2>err || fail "a data file too large"
+[ ! -e new.raw ] || fail "a data file was left"
+unchanged
+rm x.qcow2 before.qcow2
+
 mkdir sub
 for raw in on off; do
 	rm -f d.raw sub/d.raw

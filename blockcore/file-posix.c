@@ -483,6 +483,13 @@ static void posix_close(struct file *f)
 }
 
 static const struct file_ops file_driver = POSIX_OPS("file");
+int file_descriptor(struct file *f)
+{
+	struct posix *p = to_posix(f);
+
+	return f->ops == &file_driver && p->mem_align == 1 ? p->fd : -1;
+}
+
 static const struct file_ops device_driver = POSIX_OPS("host_device");
 static const struct file_ops cdrom_driver = POSIX_OPS("host_cdrom");
 

@@ -210,6 +210,9 @@ int file_extent(struct file *f, uint64_t off, uint64_t len,
 /* Host bytes in use (st_blocks * 512); -ENOTSUP where unknown. */
 int file_disk_usage(struct file *f, uint64_t *bytes);
 int file_stat(struct file *f, struct stat *st);
+/* The open descriptor of a regular file that is read through the page cache;
+ * it stays the file's own.  Else -1. */
+int file_descriptor(struct file *f);
 
 /*
  * locking.md: hold exactly the bytes 100+i of @used and 200+i of @unshared,

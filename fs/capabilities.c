@@ -56,6 +56,9 @@ void session_capabilities(struct strbuf *out)
 	for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++)
 		if (capabilities[i].on)
 			strbuf_printf(out, " %s", capabilities[i].name);
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17) && defined(FUSE_CAP_PASSTHROUGH)
+	strbuf_puts(out, " passthrough");
+#endif
 }
 
 void session_negotiate(const struct fs_options *o, struct fuse_conn_info *conn)

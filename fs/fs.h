@@ -11,8 +11,9 @@
  *   mimage.c    the open image; life.c: idle closing, the 5 s flush
  *   facts.c     what an image is, read as -U would and closed again
  *   disk.c, views.c, ctl.c ...   the ops of files
+ *   passthrough.c  disks that the kernel reads by itself
  *
- * Locks, outermost first: mount.scan (folder.c) -> mimage.gate -> mimage.lock
+ * Locks, outermost first: mount.scan (folder.c), mount.passing -> mimage.gate -> mimage.lock
  * -> node table -> mount.lock -> notify queue.  Nothing of the engine is called
  * under mimage.lock or below.  The gate is above all locks of the engine.
  */
@@ -67,6 +68,9 @@ struct mount {
 					 * lock is taken under it */
 	struct mimage *images;          /* all that are listed or in use */
 	struct life *life;
+	bool passes;                    /* passthrough.c: agreed with the
+					 * kernel */
+	pthread_mutex_t passing;        /* its; taken around the gate */
 	pthread_mutex_t handle_lock;    /* guards handles */
 	struct handle *handles;         /* all that are open */
 	bool single;                    /* one image, at the root */
@@ -308,6 +312,8 @@ struct node {
 	/* The image's @opened and @changes when this was last opened: whose
 	 * pages the kernel has. */
 	_Atomic uint64_t cached, cached_changes;
+	unsigned opens;                 /* passthrough.c: mnt->passing */
+	int backing_id;                 /* the same; 0: reads come to us */
 };
 
 /* An open file.  Ops embed it first in a struct of their own. */
@@ -315,6 +321,7 @@ struct handle {
 	struct node *node;              /* counted */
 	bool has_image;                 /* mimage_get() was done ... */
 	enum mimage_use use;            /* ... like this */
+	bool counted;                   /* passthrough.c's */
 	struct handle *next, **prev;    /* mnt->handles */
 };
 

@@ -160,6 +160,7 @@ struct mount *mount_new(const struct fs_options *opt, struct err *err)
 	mnt->opt = opt;
 	pthread_mutex_init(&mnt->scan, NULL);
 	pthread_mutex_init(&mnt->lock, NULL);
+	pthread_mutex_init(&mnt->passing, NULL);
 	pthread_mutex_init(&mnt->handle_lock, NULL);
 	mnt->policy = policy_new();
 	mnt->sources = policy_new();
@@ -327,6 +328,7 @@ int mount_free(struct mount *mnt)
 	pthread_mutex_destroy(&mnt->scan);
 	pthread_mutex_destroy(&mnt->lock);
 	pthread_mutex_destroy(&mnt->handle_lock);
+	pthread_mutex_destroy(&mnt->passing);
 	free(mnt);
 	return ret;
 }

@@ -45,6 +45,7 @@ struct fs_options {
 	bool raw;               /* list every regular file of a folder */
 	bool growable;          /* writes past the end of raw images grow */
 	bool discard_ignore;    /* discard=ignore */
+	bool no_passthrough;    /* the kernel reads no image by itself */
 	enum fs_cache cache;
 	char *format;           /* of every source, or NULL: probe */
 

@@ -8,6 +8,7 @@
  * is in files.
  */
 #include "fs/session.h"
+#include "fs/passthrough.h"
 #include "fs/slow.h"
 #include "fs/snapshots.h"
 #include "fs/tree.h"
@@ -525,8 +526,12 @@ static int open_node(struct call *c, bool has_image)
 	c->fi.fh = (uintptr_t)h;
 	if (has_image && !pages_hold(c->n))
 		c->fi.keep_cache = 0;
-	if (reply_open(c->req, &c->fi))
+	if (has_image)
+		passthrough_open(c->req, h, &c->fi);
+	if (reply_open(c->req, &c->fi)) {
+		passthrough_release(c->req, h);
 		handle_del(h);
+	}
 	return 1;
 }
 
@@ -565,9 +570,12 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void op_release(fuse_req_t req, fuse_ino_t ino,
 		       struct fuse_file_info *fi)
 {
+	struct handle *h = (struct handle *)(uintptr_t)fi->fh;
+
 	(void)ino;
 	reply_begin(req);
-	handle_del((struct handle *)(uintptr_t)fi->fh);
+	passthrough_release(req, h);
+	handle_del(h);
 	reply_err(req, 0);
 	reply_end(req);
 }
@@ -599,6 +607,7 @@ static void op_init(void *data, struct fuse_conn_info *conn)
 	struct mount *mnt = data;
 
 	session_negotiate(mnt->opt, conn);
+	passthrough_negotiate(mnt, conn);
 	if (mnt->ready)
 		mnt->ready(mnt->ready_data);
 }

@@ -108,6 +108,7 @@ SCRIPT_TESTS += tests/size-kill.py
 SCRIPT_TESTS += tests/snapshot.sh
 SCRIPT_TESTS += tests/mount-snapshots.sh
 SCRIPT_TESTS += tests/mount-snapshots-fio.sh
+SCRIPT_TESTS += tests/mount-passthrough.sh
 SCRIPT_TESTS += tests/snapshot-kill.sh
 
 SCRIPT_TESTS += tests/judge.sh

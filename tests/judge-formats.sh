@@ -55,6 +55,9 @@ judged vhdx --cluster 1048576 --create block_size=1M --torn $torn --twice \
 judged vdi --cluster 1048576 --twice --ops 60
 judged vpc --cluster 2097152 --size 31457280 --twice --ops 60
 judged vmdk --twice --ops 60
+judged qcow --cluster 4096 --twice --ops 60
+judged qed --twice --ops 60
+judged parallels --create cluster_size=64k --twice --ops 60
 # VMDK of several files, each on a disk of its own.
 while read -r kind cluster files; do
 	for how in "" "--at-sync --ops 60" "--threads 1" "--twice --ops 60"; do

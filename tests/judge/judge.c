@@ -224,10 +224,11 @@ static bool is_expected(void)
 }
 
 /* Who writes says so in the image.  QED's need-check bit is there after a crash
- * that has left anything, and gone after a proper end. */
+ * that has left anything, and gone after a proper end: which there may have been
+ * before the second one. */
 static bool mark_is_good(bool reopened)
 {
-	if (strcmp(opt.format, "qed") ||
+	if (strcmp(opt.format, "qed") || (!reopened && opt.twice) ||
 	    (!reopened && sh("grep -q '%% allocated' '%s/check'", opt.dir)))
 		return true;
 	return !sh("od -An -tu1 -j16 -N1 '%s/crashed' | grep -qx ' *%d'",

@@ -106,21 +106,37 @@ static int look_until_few(struct qcow2_switch *sw)
 	return ret ? ret : qcow2_switch_tick(sw, 0);
 }
 
+/*
+ * After a turn that gives the guest what was shared, or leaves tables where they
+ * are, nobody writes before the flush has ended: the old state still holds those
+ * clusters, and counts what its tables name.  A flush before makes that one
+ * short.
+ */
+static int flush_frozen(struct qcow2_switch *sw, int ret)
+{
+	if (!ret && sw->turn == TURN_OWN)
+		ret = image_flush(sw->img);
+	image_thaw(sw->img);
+	return ret;
+}
+
 /* The rest, with nobody writing; then it becomes durable.  Until then nobody
  * else changes the header. */
 static int instant(struct qcow2_switch *sw)
 {
 	struct image *img = sw->img;
-	int ret;
+	int ret = sw->turn == TURN_OWN ? image_flush(img) : 0;
 	with_lock(&qcow2_of(img)->header);
 
+	if (ret)
+		return ret;
 	image_freeze(img);
 	pause_point("snapshot:frozen");
 	sw->size = image_size(img);
 	ret = qcow2_switch_settle(sw);
 	if (!ret)
 		ret = qcow2_switch_turn(sw);
-	image_thaw(img);
+	ret = flush_frozen(sw, ret);
 	return ret ? ret : image_flush(img);
 }
 
@@ -257,14 +273,15 @@ int qcow2_switch_around(struct qcow2_switch *sw,
 			const struct qcow2_snapshots *list)
 {
 	struct image *img = sw->img;
-	int ret;
+	int ret = image_flush(img);
 	with_lock(&qcow2_of(img)->header);
 
+	if (ret)
+		return ret;
+	sw->turn = TURN_OWN;
 	image_freeze(img);
 	sw->size = image_size(img);
-	ret = same_disk(sw, list);
-	image_thaw(img);
-	return ret ? ret : image_flush(img);
+	return flush_frozen(sw, same_disk(sw, list));
 }
 
 int qcow2_snapshot_rename(struct image *img, size_t index, const char *name,

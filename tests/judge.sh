@@ -35,6 +35,12 @@ crashes --cluster 65536 --lost-write
 crashes --cluster 65536 --bitmap
 crashes --cluster 4096 --bitmap
 crashes --cluster 512 --bitmap
+# Snapshots made and deleted, sizes and bitmaps changed meanwhile.
+crashes --cluster 65536 --admin --snapshot --packed
+crashes --cluster 65536 --admin --create extended_l2=on --bitmap
+crashes --cluster 4096 --admin --bitmap
+crashes --cluster 1024 --admin --create refcount_bits=64,lazy_refcounts=on
+crashes --cluster 512 --admin --at-sync
 crashes --format qcow --cluster 4096
 crashes --format qed --cluster 65536
 crashes --format qed --create cluster_size=4k,table_size=2 --cluster 4096
@@ -60,6 +66,7 @@ caught quarantine
 caught gate
 caught sticky --lost-write
 caught bitmap-mark --bitmap
+caught stages --admin --snapshot
 # Of formats that order little beside each other a rare seed fails: the long run.
 if [ "$CRASHES" -gt 6 ]; then
 	crashes --format vmdk --size 20971520 --seeds 1-100

@@ -241,8 +241,8 @@ SCRIPT_TESTS += tests/memory.sh
 # ---- the judge ----
 check_PROGRAMS += tests/judge/judge
 tests_judge_judge_SOURCES = tests/judge/judge.c tests/judge/judge.h \
-	tests/judge/bitmaps.c tests/judge/disks.c tests/judge/work.c \
-	tests/judge/world.c
+	tests/judge/admin.c tests/judge/bitmaps.c tests/judge/disks.c \
+	tests/judge/work.c tests/judge/world.c
 TEST_FILES += tests/judge/make-vmdk.py
 
 # ---- further targets ----

@@ -138,12 +138,12 @@ static bool one_is_good(const struct world *w, const char *dir,
 	return in_use || holds_all(w, dir, name, since);
 }
 
-bool bitmaps_are_good(const struct world *w, const char *dir)
+bool bitmaps_are_good(const struct world *w, const char *dir, bool resized)
 {
 	bool there, in_use;
 
 	flags_of(dir, "off", &there, &in_use);
-	if (there && in_use)    /* nobody has used it */
+	if (there && in_use && !resized)        /* nobody has used it */
 		return complain("off", "is marked");
 	return one_is_good(w, dir, "all", true, false) &&
 	       one_is_good(w, dir, "new", false, true);

@@ -398,7 +398,9 @@ static bool is_good(const struct world *w, const struct work *work)
 	if (!is_qcow2())
 		return reopen() && check_is_good(true) &&
 		       content_is_good(w, "", world_after_crash);
-	if (opt.bitmap && !bitmaps_are_good(w, opt.dir))
+	if (opt.bitmap && !bitmaps_are_good(w, opt.dir, opt.admin))
+		return false;
+	if (opt.admin && !admin_is_good(w, opt.dir))
 		return false;
 	return (!opt.snapshot || content_is_good(w, "-l s", world_is_initial));
 }
@@ -439,7 +441,8 @@ static bool run_one(struct world *w, uint64_t seed)
 	struct work work = {
 		.world = w, .threads = opt.threads, .ops = opt.ops,
 		.seed = seed, .packed = opt.packed, .holes = is_qcow2(),
-		.lost_write = lost_write,
+		.lost_write = lost_write, .admin = opt.admin,
+		.admin_bitmaps = opt.bitmap,
 	};
 	struct disks all;
 	struct file *disk;
@@ -508,10 +511,11 @@ static int run_all(struct world *w)
 		if (opt.keep)
 			return 1;
 	}
-	printf("%s, cluster %" PRIu64 "%s%s%s%s: %u crashes, %u failures\n",
+	printf("%s, cluster %" PRIu64 "%s%s%s%s%s: %u crashes, %u failures\n",
 	       opt.name ? opt.name : opt.format, opt.cluster, opt.snapshot ? ", snapshot" : "",
 	       opt.packed ? ", packed" : opt.bitmap ? ", bitmaps" : "", opt.data ? ", data file " : "",
-	       opt.data ? opt.data : "", n, bad);
+	       opt.data ? opt.data : "", opt.admin ? ", snapshots and sizes" :
+	       "", n, bad);
 	return opt.expect_failure || bad;
 }
 
@@ -521,7 +525,7 @@ static void usage(void)
 {
 	fprintf(stderr, "usage: judge [--format F] [--cluster N] [--size N] [--seeds A-B]"
 		" [--threads N] [--ops N]\n\t[--outcomes N] [--create OPTIONS] [--snapshot]"
-		" [--data raw|plain] [--packed] [--bitmap] [--lost-write] [--no-crash]\n\t[--at-sync] [--twice] [--torn A-B] [--make COMMAND]"
+		" [--data raw|plain] [--packed] [--bitmap] [--admin] [--lost-write] [--no-crash]\n\t[--at-sync] [--twice] [--torn A-B] [--make COMMAND]"
 		" [--file NAME]... [--name NAME]\n\t[--off SWITCH]"
 		" [--expect-failure] [--keep] [--dir DIR]\n");
 	exit(2);
@@ -563,6 +567,7 @@ static void parse_option(int c, char *arg)
 	case '2': opt.twice = true; break;
 	case 'p': opt.packed = true; break;
 	case 'B': opt.bitmap = true; break;
+	case 'A': opt.admin = true; break;
 	case 'f': lost_write = true; break;
 	case 'n': opt.no_crash = true; break;
 	case 'y': opt.at_sync = true; break;
@@ -586,7 +591,8 @@ int main(int argc, char **argv)
 		{ "snapshot", 0, NULL, 'S' }, { "packed", 0, NULL, 'p' },
 		{ "lost-write", 0, NULL, 'f' }, { "no-crash", 0, NULL, 'n' },
 		{ "at-sync", 0, NULL, 'y' }, { "off", 1, NULL, 'x' }, { "expect-failure", 0, NULL, 'e' },
-		{ "bitmap", 0, NULL, 'B' }, { "make", 1, NULL, 'm' },
+		{ "bitmap", 0, NULL, 'B' }, { "admin", 0, NULL, 'A' },
+		{ "make", 1, NULL, 'm' },
 		{ "file", 1, NULL, 'a' }, { "torn", 1, NULL, 'T' },
 		{ "twice", 0, NULL, '2' }, { "name", 1, NULL, 'N' },
 		{ "keep", 0, NULL, 'k' }, { "dir", 1, NULL, 'd' },

@@ -6,6 +6,7 @@
  *   world.c   what every sector of the guest may hold
  *   disks.c   the image's files, each on a disk that loses power
  *   bitmaps.c what dirty bitmaps may say
+ *   admin.c   snapshots and sizes, changed meanwhile
  *   work.c    threads that write, zero, flush and read back
  *
  * The judge knows blockcore's public calls, the disk that loses power and the
@@ -34,7 +35,7 @@ struct options {
 	unsigned nr_files;
 	uint64_t torn, torn_end;        /* power_tears() */
 	bool snapshot, packed, bitmap, no_crash, keep, expect_failure, at_sync;
-	bool twice;
+	bool twice, admin;
 };
 
 extern struct options opt;
@@ -90,12 +91,17 @@ void world_give(struct world *w, uint64_t first, uint64_t n);
 void world_next(struct world *w, uint64_t first, uint64_t n,
 		unsigned char *buf);
 void world_acked(struct world *w, uint64_t first, uint64_t n);
+/* What has been given to the engine; the caller frees it. */
+unsigned char *world_handed(struct world *w);
 /* Before a flush, and after it has succeeded. */
 unsigned char *world_snapshot(struct world *w);
 void world_durable(struct world *w, const unsigned char *snapshot);
 /* What locked sectors must read as now.  False after saying what is wrong. */
 bool world_current(const struct world *w, uint64_t first, uint64_t n,
 		   const unsigned char *buf);
+/* Is it a version from @lo to @hi?  False after saying that it is not. */
+bool world_between(const struct world *w, uint64_t sector,
+		   const unsigned char *buf, unsigned lo, unsigned hi);
 /* What a sector may hold after a crash. */
 bool world_after_crash(const struct world *w, uint64_t sector,
 		       const unsigned char *buf);
@@ -113,6 +119,7 @@ struct work {
 	bool holes;                     /* the format can say "nothing here" */
 	bool packed;                    /* store some units encoded */
 	bool lost_write;                /* one write's fate is unknown */
+	bool admin, admin_bitmaps;      /* --admin, and with bitmaps */
 	_Atomic bool cut, misread;
 	_Atomic unsigned flushes, errors;
 };
@@ -120,11 +127,17 @@ struct work {
 void work_run(struct work *work);
 
 /* --bitmap (bitmaps.c): into the template; at the beginning of the work; is the
- * power to go while the image is closed; after content_is_good(). */
+ * power to go while the image is closed; after content_is_good().  @resized: all
+ * were used. */
 void bitmaps_template(const char *dir);
 void bitmaps_begin_work(const struct work *work);
 bool bitmaps_at_close(uint64_t seed);
-bool bitmaps_are_good(const struct world *w, const char *dir);
+bool bitmaps_are_good(const struct world *w, const char *dir, bool resized);
+
+/* --admin (admin.c): beside the others' work; after content_is_good(). */
+void admin_start(struct work *work);
+void admin_stop(void);
+bool admin_is_good(const struct world *w, const char *dir);
 
 /* xorshift: the same numbers for the same seed. */
 static inline uint64_t rnd(uint64_t *state)

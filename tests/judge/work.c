@@ -230,6 +230,8 @@ void work_run(struct work *work)
 	uint64_t unit = work->img->unit / SECTOR_SIZE;
 
 	pause_set(jitter);
+	if (work->admin)
+		admin_start(work);
 	for (unsigned i = 0; i < work->threads; i++) {
 		struct worker *k = &workers[i];
 
@@ -244,5 +246,7 @@ void work_run(struct work *work)
 		pthread_join(workers[i].thread, NULL);
 		free(workers[i].buf);
 	}
+	if (work->admin)
+		admin_stop();
 	pause_set(NULL);
 }

@@ -95,6 +95,15 @@ void world_acked(struct world *w, uint64_t first, uint64_t n)
 		atomic_store(&w->acked[s], atomic_load(&w->handed[s]));
 }
 
+unsigned char *world_handed(struct world *w)
+{
+	unsigned char *copy = malloc(w->nr_sectors);
+
+	for (uint64_t s = 0; copy && s < w->nr_sectors; s++)
+		copy[s] = atomic_load(&w->handed[s]);
+	return copy;
+}
+
 unsigned char *world_snapshot(struct world *w)
 {
 	unsigned char *copy = malloc(w->nr_sectors);
@@ -153,12 +162,12 @@ bool world_current(const struct world *w, uint64_t first, uint64_t n,
 	return true;
 }
 
-bool world_after_crash(const struct world *w, uint64_t s,
-		       const unsigned char *buf)
+bool world_between(const struct world *w, uint64_t s,
+		   const unsigned char *buf, unsigned lo, unsigned hi)
 {
 	uint64_t version = le64_at(buf + 8);
-	uint64_t possible = ~((UINT64_C(1) << w->durable[s]) - 1) &
-			    ((UINT64_C(2) << w->handed[s]) - 1);
+	uint64_t possible = ~((UINT64_C(1) << lo) - 1) &
+			    ((UINT64_C(2) << hi) - 1);
 
 	if (all_zero(buf))
 		return w->zeroes[s] & possible ? true : complain(w, s, buf);
@@ -166,6 +175,12 @@ bool world_after_crash(const struct world *w, uint64_t s,
 	    !(w->zeroes[s] >> version & 1))
 		return true;
 	return complain(w, s, buf);
+}
+
+bool world_after_crash(const struct world *w, uint64_t s,
+		       const unsigned char *buf)
+{
+	return world_between(w, s, buf, w->durable[s], w->handed[s]);
 }
 
 bool world_is_initial(const struct world *w, uint64_t s,

@@ -409,6 +409,46 @@ static void third_race_without_epochs(void **state)
 	assert_true(changed);
 }
 
+/* ---- what a deletion gives back -------------------------------------------------- */
+
+static void *delete_main(void *data)
+{
+	struct snapshot_key key = { .name = "old" };
+	struct call *c = data;
+
+	c->ret = image_snapshot_delete(c->img, &key, NULL, NULL);
+	atomic_store(&c->ended, true);
+	return NULL;
+}
+
+/* Until the deletion is durable the snapshot may be found again: what it shared
+ * with the disk is not overwritten before. */
+static void owned_when_durable(void **state)
+{
+	struct file *f = trap_file_take(disk_new());
+	struct image *img = open_on(f, IMAGE_RDWR);
+	struct trap_rule rule = { .op = TEST_WRITE, .len = SECTOR_SIZE,
+				  .times = 1, .block = true };
+	struct call deleter, writer;
+	struct trap *header;
+
+	(void)state;
+	header = trap_add(f, &rule);
+	start(&deleter, img, delete_main);
+	assert_true(trap_wait(header, 1));
+	start(&writer, img, write_main);
+	usleep(100000);
+	assert_false(atomic_load(&writer.ended));
+	trap_release(header);
+	pthread_join(deleter.thread, NULL);
+	pthread_join(writer.thread, NULL);
+	assert_int_equal(deleter.ret, 0);
+	assert_int_equal(writer.ret, 0);
+	assert_int_equal(image_close(img), 0);
+	assert_usable(f, false);
+	file_unref(f);
+}
+
 /* ---- writers go on ------------------------------------------------------------- */
 
 #define WRITERS 3
@@ -711,6 +751,7 @@ int main(void)
 		cmocka_unit_test(cancelled_everywhere),
 		cmocka_unit_test(third_race),
 		cmocka_unit_test(third_race_without_epochs),
+		cmocka_unit_test(owned_when_durable),
 		cmocka_unit_test(writers_go_on),
 		cmocka_unit_test(applied_at_once),
 		cmocka_unit_test(applied_beside),

@@ -305,8 +305,7 @@ static void header_switch(struct image *img, struct mpage *head,
 	be32_put(p + QH_REFTABLE_CLUSTERS, (uint32_t)a->table);
 	/* After a switch of roots that is not durable yet everything that is
 	 * changed hangs below the new ones. */
-	q->head_is_root &= meta_is_dirty(head);
-	meta_dirty(head, q->head_is_root ? STAGE_ROOT : STAGE_SPACE_ROOT);
+	qcow2_header_dirty(img, head);
 	meta_unlock(head);
 	atomic_store(&q->reftable_offset, host);
 	atomic_store(&q->reftable_clusters, (uint32_t)a->table);

@@ -48,11 +48,14 @@ int qcow2_header_pin(struct image *img, struct mpage **pg)
 	return meta_get(img, img->file, 0, pg);
 }
 
-/* After a switch of roots that is not durable yet the header is one. */
-static enum stage head_stage(const struct image *img, const struct mpage *pg)
+/* With the page's lock.  After a switch of roots that is not durable yet the
+ * header is one; once it is, no longer. */
+void qcow2_header_dirty(struct image *img, struct mpage *pg)
 {
-	return qcow2_of(img)->head_is_root && meta_is_dirty(pg) ?
-	       STAGE_ROOT : STAGE_SPACE_ROOT;
+	struct qcow2 *q = qcow2_of(img);
+
+	q->head_is_root &= meta_is_dirty(pg);
+	meta_dirty(pg, q->head_is_root ? STAGE_ROOT : STAGE_SPACE_ROOT);
 }
 
 void qcow2_header_put(struct image *img, struct mpage *pg, unsigned at,
@@ -60,7 +63,7 @@ void qcow2_header_put(struct image *img, struct mpage *pg, unsigned at,
 {
 	meta_wrlock(pg);
 	memcpy((unsigned char *)meta_bytes(pg) + at, bytes, len);
-	meta_dirty(pg, head_stage(img, pg));
+	qcow2_header_dirty(img, pg);
 	meta_unlock(pg);
 }
 
@@ -273,11 +276,14 @@ static int put(struct image *img, const unsigned char *c, uint64_t from,
 		return ret;
 	change_begin(img);
 	for (size_t i = 0; i < n; i++) {
+		uint64_t at = round_down(from, img->page) + i * img->page;
+
 		meta_wrlock(pg[i]);
-		put_page(img, pg[i],
-			 round_down(from, img->page) + i * img->page, c, from,
-			 to);
-		meta_dirty(pg[i], head_stage(img, pg[i]));
+		put_page(img, pg[i], at, c, from, to);
+		if (at)
+			meta_dirty(pg[i], STAGE_SPACE_ROOT);
+		else
+			qcow2_header_dirty(img, pg[i]);
 		meta_unlock(pg[i]);
 	}
 	change_end(img);

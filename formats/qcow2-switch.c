@@ -223,8 +223,8 @@ static void turn(struct qcow2_switch *sw, struct mpage *head)
 	meta_wrlock(head);
 	put_header(sw, meta_bytes(head));
 	meta_dirty(head, STAGE_ROOT);
-	meta_unlock(head);
 	qcow2_of(img)->head_is_root = true;
+	meta_unlock(head);
 	put_memory(sw);
 	change_end(img);
 	qcow2_shadow_drop(img, false);

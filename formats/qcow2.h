@@ -208,7 +208,7 @@ struct qcow2 {
 	_Atomic uint64_t snapshots_len; /* bytes; 0 before the first change */
 	struct qcow2_shadow *shadow;    /* alloc: counts of a state to come */
 	struct qcow2_hold *hold;        /* alloc: not to be handed out */
-	bool head_is_root;              /* alloc: the header's page was made
+	bool head_is_root;              /* the header page's lock: it was made
 					 * dirty for STAGE_ROOT */
 	struct qcow2_watch *_Atomic watch;      /* who wants to know what
 						 * changes in L2 tables */
@@ -459,6 +459,8 @@ int qcow2_change_backing(struct image *img, const char *name,
 int qcow2_header_pin(struct image *img, struct mpage **pg);
 void qcow2_header_put(struct image *img, struct mpage *pg, unsigned at,
 		      const void *bytes, size_t len);
+/* The stage of it, for who has changed it under its lock. */
+void qcow2_header_dirty(struct image *img, struct mpage *pg);
 
 /* ---- qcow2-resize.c ------------------------------------------------------ */
 

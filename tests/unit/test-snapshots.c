@@ -449,6 +449,25 @@ static void owned_when_durable(void **state)
 	file_unref(f);
 }
 
+/* Long after a turn the header changes as it always does: twice, of a longer L1
+ * and the size. */
+static void resized_after_a_turn(void **state)
+{
+	const struct resize_args a = { .prealloc = PREALLOC_OFF };
+	struct file *f = disk_new();
+	struct image *img = open_on(f, IMAGE_RDWR);
+
+	(void)state;
+	assert_int_equal(image_snapshot_create(img, "new", NULL, NULL, NULL),
+			 0);
+	assert_int_equal(image_resize(img, 64 * GUEST, &a, NULL), 0);
+	assert_int_equal(image_write(&img->live, now, UNIT, 63 * GUEST), 0);
+	assert_int_equal(image_close(img), 0);
+	assert_usable(f, false);
+	assert_qemu_agrees(f, false);
+	file_unref(f);
+}
+
 /* ---- writers go on ------------------------------------------------------------- */
 
 #define WRITERS 3
@@ -752,6 +771,7 @@ int main(void)
 		cmocka_unit_test(third_race),
 		cmocka_unit_test(third_race_without_epochs),
 		cmocka_unit_test(owned_when_durable),
+		cmocka_unit_test(resized_after_a_turn),
 		cmocka_unit_test(writers_go_on),
 		cmocka_unit_test(applied_at_once),
 		cmocka_unit_test(applied_beside),

@@ -226,6 +226,8 @@ static void turn(struct qcow2_switch *sw, struct mpage *head)
 	qcow2_of(img)->head_is_root = true;
 	meta_unlock(head);
 	put_memory(sw);
+	/* Its cluster may be free now, and somebody else's soon. */
+	qcow2_of(img)->packed_next = 0;
 	change_end(img);
 	qcow2_shadow_drop(img, false);
 	sw->turned = true;

@@ -449,6 +449,47 @@ static void owned_when_durable(void **state)
 	file_unref(f);
 }
 
+static void put_packed(struct image *img, uint64_t off, unsigned char byte)
+{
+	unsigned char bytes[UNIT], out[UNIT];
+	size_t len = 0;
+
+	memset(bytes, byte, sizeof(bytes));
+	assert_int_equal(image_pack(img, bytes, out, &len), 0);
+	assert_true(len > 0);
+	assert_int_equal(image_write_packed(&img->live, out, len, off), 0);
+}
+
+/* A cluster of streams goes with the snapshot that was the last to hold one: no
+ * stream follows there, where somebody else's data is soon. */
+static void no_stream_into_freed(void **state)
+{
+	struct file *f = disk_new();
+	struct image *img = open_on(f, IMAGE_RDWR);
+	struct snapshot_key key = { .name = "p" };
+	autofree unsigned char *bytes = malloc(GUEST / 2);
+	autofree unsigned char *is = malloc(GUEST / 2);
+
+	(void)state;
+	memset(bytes, 9, GUEST / 2);
+	assert_int_equal(image_unmap(&img->live, GUEST / 2, GUEST / 2,
+				     UNMAP_HOLE), 0);
+	put_packed(img, GUEST / 2, 1);
+	assert_int_equal(image_snapshot_create(img, "p", NULL, NULL, NULL), 0);
+	assert_int_equal(image_unmap(&img->live, GUEST / 2, UNIT, UNMAP_HOLE),
+			 0);
+	assert_int_equal(image_flush(img), 0);
+	assert_int_equal(image_snapshot_delete(img, &key, NULL, NULL), 0);
+	assert_int_equal(image_write(&img->live, bytes, GUEST / 2, 0), 0);
+	for (uint64_t off = GUEST / 2; off < GUEST; off += UNIT)
+		put_packed(img, off, 2);
+	assert_int_equal(image_read(&img->live, is, GUEST / 2, 0), 0);
+	assert_memory_equal(is, bytes, GUEST / 2);
+	assert_int_equal(image_close(img), 0);
+	assert_usable(f, false);
+	file_unref(f);
+}
+
 /* Long after a turn the header changes as it always does: twice, of a longer L1
  * and the size. */
 static void resized_after_a_turn(void **state)
@@ -771,6 +812,7 @@ int main(void)
 		cmocka_unit_test(third_race),
 		cmocka_unit_test(third_race_without_epochs),
 		cmocka_unit_test(owned_when_durable),
+		cmocka_unit_test(no_stream_into_freed),
 		cmocka_unit_test(resized_after_a_turn),
 		cmocka_unit_test(writers_go_on),
 		cmocka_unit_test(applied_at_once),

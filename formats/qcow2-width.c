@@ -141,6 +141,26 @@ static int run_take(struct width *w, struct err *err)
 	return ret;
 }
 
+/* What is too much goes back before it is copied.  A block that counted nothing
+ * else goes with it: then there is more. */
+static int run_trim(struct width *w, struct err *err)
+{
+	int ret = 0;
+
+	while (!ret && w->run.n > w->blocks + w->table) {
+		uint64_t need = w->blocks + w->table, done;
+
+		ret = qcow2_counts_add(w->img, w->run.host +
+				       need * w->img->unit,
+				       (w->run.n - need) * w->img->unit, -1,
+				       &done);
+		w->run.n = need;
+		if (!ret)
+			ret = plan(w, err);
+	}
+	return ret;
+}
+
 static int write_at(struct width *w, const void *bytes, uint64_t len,
 		    uint64_t host)
 {
@@ -255,20 +275,14 @@ static int switch_over(struct width *w)
 static int change(struct width *w, struct err *err)
 {
 	struct qcow2 *q = qcow2_of(w->img);
-	uint64_t unit = w->img->unit, need, done;
 	int ret;
 	with_lock(&q->alloc);
 
 	ret = run_take(w, err);
-	if (!ret && w->table * unit > QCOW2_MAX_REFTABLE_BYTES)
+	if (!ret && w->table * w->img->unit > QCOW2_MAX_REFTABLE_BYTES)
 		ret = -EFBIG;
-	need = w->blocks + w->table;
-	/* What is too much goes back before it is copied. */
-	if (!ret && w->run.n > need) {
-		ret = qcow2_counts_add(w->img, w->run.host + need * unit,
-				       (w->run.n - need) * unit, -1, &done);
-		w->run.n = need;
-	}
+	if (!ret)
+		ret = run_trim(w, err);
 	if (!ret)
 		ret = write_all(w, err);
 	if (!ret)

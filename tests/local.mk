@@ -189,6 +189,7 @@ SCRIPT_TESTS += tests/mount-loop.sh
 SCRIPT_TESTS += tests/commit-kill.py
 SCRIPT_TESTS += tests/commit-rebase.py
 SCRIPT_TESTS += tests/ctl.sh
+SCRIPT_TESTS += tests/ctl-cancel.py
 SCRIPT_TESTS += tests/ctl-size.py
 SCRIPT_TESTS += tests/ctl-jobs.py
 SCRIPT_TESTS += tests/ctl-commit.py
@@ -276,12 +277,17 @@ check-judge-formats: all tests/judge/judge$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		CRASHES=50 $(srcdir)/tests/judge-formats.sh $(FORMATS)
 
+# Commands of ctl, cancelled at fifty random moments each.
+check-cancel: all
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		POINTS=50 $(srcdir)/tests/ctl-cancel.py
+
 # Ten images of a tebibyte for a minute.
 check-soak: all tests/soak$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		SOAK_SECONDS=60 SOAK_IMAGES=10 $(srcdir)/tests/memory.sh
 
-.PHONY: check-judge check-judge-formats check-soak
+.PHONY: check-judge check-judge-formats check-soak check-cancel
 .PHONY: check-kill check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*

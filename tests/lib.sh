@@ -214,14 +214,19 @@ daemons_here() {
 	done
 }
 
-# umount_img MOUNTPOINT: returns when the daemon has ended (all is durable).
+let_go() {
+	if [ "$(id -u)" -eq 0 ]; then
+		umount -i "$1" 2>"$tmp/busy"
+	else
+		fusermount3 -u "$1" 2>"$tmp/busy"
+	fi
+}
+
+# umount_img MOUNTPOINT: returns when the daemon has ended (all is durable).  What
+# a loop device, or who was killed, had open the kernel closes in its own time.
 umount_img() {
 	served_by=$(daemon_of "$1")
-	if [ "$(id -u)" -eq 0 ]; then
-		umount -i "$1"
-	else
-		fusermount3 -u "$1"
-	fi
+	wait_until 10 let_go "$1" || fail "cannot unmount $1: $(cat "$tmp/busy")"
 	for p in $served_by; do
 		wait_until 30 gone "$p" ||
 			fail "the daemon of $1 is still there after 30 s"

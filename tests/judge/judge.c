@@ -205,8 +205,9 @@ static bool complain(const char *what, int rc)
  * What may be wrong until the image is opened for writing.  VDI: blocks that
  * were counted and have no entry, the count being ahead of them (vdi.md, "Order
  * of the two updates").  VPC: the file has grown and its end has no copy of the
- * footer; the one in front is good.  Parallels: the mark that it is in use, and
- * space behind the last cluster.
+ * footer; the one in front is good.  VHDX: of its two headers the one that was
+ * being written.  Parallels: the mark that it is in use, and space behind the
+ * last cluster.
  */
 static bool is_expected(void)
 {
@@ -217,6 +218,9 @@ static bool is_expected(void)
 	if (!strcmp(opt.format, "vpc"))
 		return sh("grep '^ERROR' '%s/check' | grep -qv"
 			  " 'no footer at the end of the file'", opt.dir);
+	if (!strcmp(opt.format, "vhdx"))
+		return sh("grep '^ERROR' '%s/check' | grep -qv"
+			  " 'VHDX header [12] is damaged'", opt.dir);
 	return !strcmp(opt.format, "parallels") &&
 	       sh("grep '^ERROR' '%s/check' | grep -qv"
 		  " -e 'image was not closed correctly'"

@@ -111,45 +111,6 @@ static int pending_number(const struct node *dir, const char *shown,
 	return number_of(dir->m, exact, number);
 }
 
-struct pending_names {
-	char *name[64];
-	size_t n;
-};
-
-static void note_pending(const char *name, void *data)
-{
-	struct pending_names *p = data;
-
-	if (p->n < ARRAY_SIZE(p->name))
-		p->name[p->n++] = strdup(name);
-}
-
-static bool is_listed(const struct listing *l, const char *name)
-{
-	for (size_t i = 0; i < l->nr; i++)
-		if (!strcmp(l->list[i].name, name))
-			return true;
-	return false;
-}
-
-static void list_pending(struct node *dir, struct listing *l)
-{
-	struct pending_names p = { .n = 0 };
-	unsigned number;
-
-	if (!dir->layer)
-		ctl_pending_each(dir->m, NODE_BITMAPS, note_pending, &p);
-	while (p.n--) {
-		char *name = p.name[p.n];
-
-		if (name && !is_listed(l, name) &&
-		    !pending_number(dir, name, &number))
-			listing_add(l, name, node_get(dir->mnt, dir->m,
-						      NODE_BITMAP, 0, number));
-		free(name);
-	}
-}
-
 /* ---- what there is ------------------------------------------------------------- */
 
 static int read_list(struct node *dir, struct bitmap_info **list, size_t *n)
@@ -207,7 +168,7 @@ static int bitmaps_list_dir(struct node *dir, enum patience p,
 	}
 	bitmap_list_free(list, n);
 	if (!ret)
-		list_pending(dir, l);
+		listing_add_pending(l, dir, NODE_BITMAP, pending_number);
 	return ret;
 }
 

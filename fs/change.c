@@ -67,14 +67,17 @@ static int run_words(struct change *c, struct words *w)
 
 	if (!call)
 		return -ENOMEM;
-	call->in_order = true;
 	if (c->what == CHANGE_MAKE) {
 		call->dir = c->dir->kind;
 		call->subject = strdup(c->name);
 		BUG_ON(!call->subject);
 	}
-	ctl_call_start(call, false);
-	ctl_call_wait(call, ANSWER_MS, &ret);
+	if (ctl_call_start_in_turn(call)) {
+		ctl_call_wait(call, ANSWER_MS, &ret);
+	} else {
+		ret = -EBUSY;
+		mimage_outcome(c->dir->m, "Too many changes wait for their turn");
+	}
 	ctl_call_unref(call);
 	return ret;
 }

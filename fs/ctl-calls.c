@@ -192,18 +192,39 @@ static void background(struct work *w)
 	ctl_call_unref(c);
 }
 
+/* Under the lock: who is listed first is first in the pool's queue as well, and
+ * never waits there behind those that wait for it. */
+static void start(struct ctl_calls *l, struct ctl_call *c)
+{
+	list_call(l, c);
+	c->refs++;              /* background()'s */
+	c->work.run = background;
+	work_submit(c->m->mnt->commands, &c->work);
+}
+
 void ctl_call_start(struct ctl_call *c, bool job)
 {
 	struct ctl_calls *l = calls_of(c);
+	with_lock(&l->lock);
 
-	pthread_mutex_lock(&l->lock);
 	if (job)
 		make_job(l, c);
-	list_call(l, c);
-	c->refs++;              /* background()'s */
-	pthread_mutex_unlock(&l->lock);
-	c->work.run = background;
-	work_submit(c->m->mnt->commands, &c->work);
+	start(l, c);
+}
+
+bool ctl_call_start_in_turn(struct ctl_call *c)
+{
+	struct ctl_calls *l = calls_of(c);
+	unsigned n = 0;
+	with_lock(&l->lock);
+
+	for (const struct ctl_call *o = l->list; o; o = o->next)
+		n += o->m == c->m && o->in_order && o->state != CTL_DONE;
+	if (n >= CTL_IN_TURN)
+		return false;
+	c->in_order = true;
+	start(l, c);
+	return true;
 }
 
 static void after(struct timespec *t, unsigned ms)
@@ -257,16 +278,21 @@ bool ctl_pending(struct mimage *m, enum node_kind dir, const char *name)
 	return making(l, m, dir, name);
 }
 
-void ctl_pending_each(struct mimage *m, enum node_kind dir,
-		      void (*fn)(const char *name, void *data), void *data)
+size_t ctl_pending_names(struct mimage *m, enum node_kind dir,
+			 char *names[CTL_IN_TURN])
 {
 	struct ctl_calls *l = m->mnt->calls;
-
+	size_t n = 0;
 	with_lock(&l->lock);
-	for (struct ctl_call *c = l->list; c; c = c->next)
-		if (c->m == m && c->dir == dir && c->subject &&
-		    c->state != CTL_DONE)
-			fn(c->subject, data);
+
+	for (struct ctl_call *c = l->list; c && n < CTL_IN_TURN; c = c->next) {
+		if (c->m != m || c->dir != dir || !c->subject ||
+		    c->state == CTL_DONE)
+			continue;
+		names[n] = strdup(c->subject);
+		n += names[n] != NULL;
+	}
+	return n;
 }
 
 /* Waits in slices: who cancels does not wake us. */

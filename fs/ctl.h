@@ -104,8 +104,7 @@ struct ctl_call {
 	struct long_work use;
 	enum node_kind dir;             /* mkdir ... in this directory, of ... */
 	char *subject;                  /* ... this name; NULL: it is a line */
-	bool in_order;                  /* mkdir, rmdir, rename: what is asked
-					 * for later waits, job or not */
+	bool in_order;                  /* ctl_call_start_in_turn() */
 	_Atomic bool interrupted;       /* by the caller: -EINTR */
 	struct work work;
 	/* mount.calls' lock: */
@@ -178,6 +177,10 @@ void ctl_call_unref(struct ctl_call *c);
 int ctl_call_run(struct ctl_call *c, struct err *err);
 /* In the background, as a job at once or only when ctl_call_wait() says so. */
 void ctl_call_start(struct ctl_call *c, bool job);
+/* Not as a job at once, and after all that were started so before it on the
+ * same image.  False: CTL_IN_TURN of them have not ended yet. */
+enum { CTL_IN_TURN = 32 };      /* each holds a thread that waits */
+bool ctl_call_start_in_turn(struct ctl_call *c);
 /* Waits at most @ms; true: it has ended (*@ret).  False: it is a job now. */
 bool ctl_call_wait(struct ctl_call *c, unsigned ms, int *ret);
 /* Cancels it at its next safe point. */
@@ -185,9 +188,9 @@ void ctl_call_cancel(struct ctl_call *c);
 
 /* Is a mkdir of @name in directories of kind @dir still going on? */
 bool ctl_pending(struct mimage *m, enum node_kind dir, const char *name);
-/* Calls @fn with each such name, under a lock: it may only take notes. */
-void ctl_pending_each(struct mimage *m, enum node_kind dir,
-		      void (*fn)(const char *name, void *data), void *data);
+/* All such names, allocated: how many. */
+size_t ctl_pending_names(struct mimage *m, enum node_kind dir,
+			 char *names[CTL_IN_TURN]);
 /* Waits until none is; its result, or -ENOENT: there was none.  -EINTR when
  * *@cancel is set. */
 int ctl_wait(struct mimage *m, enum node_kind dir, const char *name,

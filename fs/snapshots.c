@@ -410,38 +410,11 @@ static int snapshots_lookup(struct node *dir, const char *name,
 	return 0;
 }
 
-struct pending_names {
-	char *name[64];
-	size_t n;
-};
-
-static void note_pending(const char *name, void *data)
+static int pending_number(const struct node *dir, const char *file,
+			  unsigned *number)
 {
-	struct pending_names *p = data;
-
-	if (p->n < ARRAY_SIZE(p->name))
-		p->name[p->n++] = strdup(name);
-}
-
-static void list_pending(struct node *dir, struct listing *l)
-{
-	struct pending_names p = { .n = 0 };
-
-	ctl_pending_each(dir->m, NODE_SNAPSHOTS, note_pending, &p);
-	while (p.n--) {
-		unsigned number = p.name[p.n] ?
-			snapshot_number(dir->m, 0, p.name[p.n]) : 0;
-		bool there = false;
-
-		for (size_t i = 0; i < l->nr; i++)
-			there |= p.name[p.n] &&
-				 !strcmp(l->list[i].name, p.name[p.n]);
-		if (number && !there)
-			listing_add(l, p.name[p.n],
-				    node_get(dir->mnt, dir->m, NODE_SNAPSHOT,
-					     0, number));
-		free(p.name[p.n]);
-	}
+	*number = snapshot_number(dir->m, 0, file);
+	return *number ? 0 : -ENOENT;
 }
 
 static int snapshots_list(struct node *dir, enum patience p,
@@ -459,8 +432,7 @@ static int snapshots_list(struct node *dir, enum patience p,
 				    node_get(dir->mnt, dir->m, NODE_SNAPSHOT,
 					     dir->layer, k->number));
 	pthread_mutex_unlock(&lock);
-	if (!dir->layer)
-		list_pending(dir, l);
+	listing_add_pending(l, dir, NODE_SNAPSHOT, pending_number);
 	return 0;
 }
 

@@ -5,6 +5,7 @@
  * Knows names, owners, modes and times.  What an image is it learns from
  * facts.c, which images there are from folder.c.
  */
+#include "fs/ctl.h"
 #include "fs/tree.h"
 #include "fs/folder.h"
 #include "fs/partitions.h"
@@ -371,6 +372,32 @@ void listing_add(struct listing *l, const char *name, struct node *node)
 	l->list[l->nr].node = node;
 	BUG_ON(!l->list[l->nr].name);
 	l->nr++;
+}
+
+static bool is_listed(const struct listing *l, const char *name)
+{
+	for (size_t i = 0; i < l->nr; i++)
+		if (!strcmp(l->list[i].name, name))
+			return true;
+	return false;
+}
+
+void listing_add_pending(struct listing *l, struct node *dir,
+			 enum node_kind child,
+			 int (*number_of)(const struct node *dir,
+					  const char *name, unsigned *number))
+{
+	char *names[CTL_IN_TURN];
+	size_t n = dir->layer ? 0 : ctl_pending_names(dir->m, dir->kind, names);
+	unsigned number;
+
+	while (n--) {
+		if (!is_listed(l, names[n]) &&
+		    !number_of(dir, names[n], &number))
+			listing_add(l, names[n], node_get(dir->mnt, dir->m,
+							  child, 0, number));
+		free(names[n]);
+	}
 }
 
 static void list_images(struct node *dir, struct listing *l)

@@ -30,6 +30,11 @@ struct listing {
 int tree_list(struct node *dir, enum patience p, struct listing *l);
 /* Takes @node. */
 void listing_add(struct listing *l, const char *name, struct node *node);
+/* Those of @dir that are still being made, unless they are there already. */
+void listing_add_pending(struct listing *l, struct node *dir,
+			 enum node_kind child,
+			 int (*number_of)(const struct node *dir,
+					  const char *name, unsigned *number));
 void listing_free(struct listing *l);
 
 /* Where the node's bytes are, for statfs: a path, or NULL. */

@@ -22,9 +22,10 @@ enum {
 #define MAX_OFFSETS (512 * MiB)         /* bytes of the table */
 #define CHUNK 8192u                     /* offsets that are looked at at once */
 
-#define PREAMBLE(version) \
-	"#!/bin/sh\n#V" version " Format\n"
-#define MODPROBE "modprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n"
+#define SHELL "#!/bin/sh\n#V"
+#define KNOWN "2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660" \
+	" /dev/cloop $1\n"
+#define VERSION_MAX 16u         /* characters */
 
 struct cloop {
 	uint32_t blocks;
@@ -40,9 +41,34 @@ static bool begins(const struct probe *p, const char *text)
 	return p->head_len >= n && !memcmp(p->head, text, n);
 }
 
+/* How long the version is that the script names, at @at; 0: it names none. */
+static size_t version_of(const unsigned char *h, const char **at)
+{
+	size_t n;
+
+	if (memcmp(h, SHELL, strlen(SHELL)))
+		return 0;
+	*at = (const char *)h + strlen(SHELL);
+	n = strspn(*at, "0123456789.");
+	return n <= VERSION_MAX && !strncmp(*at + n, " Format\n", 8) ? n : 0;
+}
+
+/* Other versions are taken to be refused by name: nobody wants to read what
+ * they hold as a disk. */
+static bool is_other(const struct probe *p)
+{
+	unsigned char h[CH_BLOCK_SIZE + 1] = { 0 };
+	const char *at;
+
+	if (probe_as_qemu || p->head_len < CH_BLOCK_SIZE)
+		return false;
+	memcpy(h, p->head, CH_BLOCK_SIZE);
+	return version_of(h, &at) && strstr((char *)h, " cloop");
+}
+
 static int cloop_probe(const struct probe *p)
 {
-	return begins(p, PREAMBLE("2.0") MODPROBE) ? 100 : 0;
+	return begins(p, SHELL KNOWN) || is_other(p) ? 100 : 0;
 }
 
 /* The offsets first .. first + n - 1. */
@@ -120,30 +146,24 @@ static int refuse_writing(struct image *img, struct err *err)
 /* Other versions differ in more than the number. */
 static int refuse_version(const unsigned char *h, struct err *err)
 {
-	static const char *const others[] = {
-		PREAMBLE("0.68"), PREAMBLE("1.0"), PREAMBLE("3.0"),
-		PREAMBLE("4.0"),
-	};
+	const char *at;
+	size_t n = version_of(h, &at);
 
-	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
-		if (!memcmp(h, others[i], strlen(others[i])))
-			return err_set(err, -ENOTSUP, "cloop images of version"
-				       " %.*s are not supported, only of"
-				       " version 2.0",
-				       (int)strcspn(others[i] + 12, " "),
-				       others[i] + 12);
-	return 0;
+	if (!n || (n == 3 && !memcmp(at, "2.0", 3)))
+		return 0;
+	return err_set(err, -ENOTSUP, "cloop images of version %.*s are not"
+		       " supported, only of version 2.0", (int)n, at);
 }
 
 static int cloop_open(struct image *img, struct err *err)
 {
-	unsigned char h[CH_OFFSETS];
+	unsigned char h[CH_OFFSETS + 1] = { 0 };
 	struct cloop *c = img->priv;
 	int ret;
 
 	if (img->want_write)
 		return refuse_writing(img, err);
-	ret = file_read(img->file, h, sizeof(h), 0);
+	ret = file_read(img->file, h, CH_OFFSETS, 0);
 	if (!ret)
 		ret = file_size(img->file, &c->end);
 	if (ret)

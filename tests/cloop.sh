@@ -49,9 +49,33 @@ hurt 132 08000000 "image requires too many offsets"
 hurt 136 7fffffffffffffff "offsets not monotonically increasing at index 1"
 # Ours alone: the table must be there; older versions are named.
 hurt 132 00ffffff "beyond the end of the file" ours
-printf '#!/bin/sh\n#V1.0 Format\n' | dd of=bad conv=notrunc status=none
-assert_fails imgctl info -f cloop bad
-assert_contains "$(cat err)" "version 1.0 are not supported"
+# They are known by what they say of themselves, so that nobody takes one for a
+# disk; but not under the name qemu-img.
+ln -s "$IMGCTL" qemu-img
+mkdir old
+for v in 0.68 1.0 1.3 3.0; do
+	cp c65536 old/v$v
+	printf '#!/bin/sh\n#V%s Format\ninsmod cloop.o file=$0\n' $v |
+		dd of=old/v$v conv=notrunc status=none
+	for how in "" "-f cloop"; do
+		# shellcheck disable=SC2086
+		assert_fails imgctl info $how old/v$v
+		assert_contains "$(cat err)" "version $v are not supported"
+	done
+	assert_contains "$(./qemu-img info old/v$v)" "file format: raw"
+done
+rm qemu-img
+if [ -c /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
+	mount_img old m
+	assert_eq "$(echo m/*)" "m/v0.68 m/v1.0 m/v1.3 m/v3.0" "listed"
+	assert_contains "$(cat m/v0.68/status)" "version 0.68 are not supported"
+	! cat m/v0.68/disk >/dev/null 2>&1 || fail "it is read"
+	umount_img m
+fi
+# A script, and a disk that begins as one, are none.
+printf '#!/bin/sh\n#V1.0 Format\nexit 0\n' >script
+truncate -s 4096 script
+assert_contains "$(imgctl info script)" "file format: raw"
 
 # A block that does not decode: an error where it is read, told by check.
 cp c65536 bad

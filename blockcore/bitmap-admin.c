@@ -166,7 +166,7 @@ static int check_storable(struct image *img, const struct bitmap *b,
 	const struct format_bitmaps *fb = img->fmt->bitmaps;
 	int ret;
 
-	if (!fb)
+	if (!fb || !fb->store)
 		return err_set(err, -EOPNOTSUPP, "Can't store persistent"
 			       " bitmaps to " NODE ": Operation not supported");
 	ret = fb->check(img, &img->eng->bitmaps.set, b, err);
@@ -230,7 +230,7 @@ int bitmap_add(struct image *img, const char *name, uint64_t granularity,
 		granularity = max_u64(4 * KiB, min_u64(64 * KiB, img->unit));
 	ret = check_new(img, name, granularity, err);
 	/* No mark is made where there is nothing to add to. */
-	if (!ret && img->fmt->bitmaps)
+	if (!ret && img->fmt->bitmaps && img->fmt->bitmaps->store)
 		ret = begin(img, err);
 	return ret ? ret : append(img, name, log2_u64(granularity), err);
 }

@@ -78,7 +78,9 @@ struct bitmap_set {
 	size_t nr_gone;
 };
 
-/* A format's part.  Called by one thread at a time, under the set's lock. */
+/* A format's part.  Called by one thread at a time, under the set's lock.  One
+ * that only shows what others have recorded ends with load(): it lists none in
+ * an image that is to be written to. */
 struct format_bitmaps {
 	/* This image cannot have any (an old version of the format). */
 	bool (*never)(const struct image *img);

@@ -72,14 +72,13 @@ static int create(struct file *f, const struct options *o, uint64_t size,
 /* QEMU shows nothing; bitmaps are ours alone. */
 static int info(struct image *img, struct image_info *info, struct err *err)
 {
-	const struct parallels *p = parallels_of(img);
-	struct json *data;
+	struct json *bitmaps = parallels_bitmaps_json(img), *data;
 
 	(void)err;
-	if (!p->bitmaps)
+	if (!bitmaps)
 		return 0;
 	data = json_object();
-	json_set_take(data, "bitmaps", json_copy(p->bitmaps));
+	json_set_take(data, "bitmaps", bitmaps);
 	info->specific = json_object();
 	json_set_take(info->specific, "type", json_string("parallels"));
 	json_set_take(info->specific, "data", data);
@@ -220,13 +219,14 @@ static int check_extension(struct scan *s)
 {
 	const unsigned char none[8] = { 0 };
 	struct parallels *p = parallels_of(s->img);
+	struct parallels_bitmaps bitmaps = { NULL, 0 };
 	autoerr err = ERR_INIT;
 	int ret;
 
 	if (!p->extension || !fixing(s, CHECK_FIX_ERRORS))
 		return 0;
-	ret = parallels_extension_open(s->img, &err);
-	parallels_extension_free(s->img);
+	ret = parallels_extension_read(s->img, &bitmaps, &err);
+	parallels_extension_free(&bitmaps);
 	if (!ret || ret == -ENOMEM)
 		return ret;
 	tell(s, CHECK_FIX_ERRORS, "the Format Extension cannot be read");

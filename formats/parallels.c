@@ -153,7 +153,7 @@ static int parallels_open(struct image *img, struct err *err)
 	if (!ret)
 		ret = take_header(img, h, err);
 	if (!ret && p->extension && !img->want_write)
-		ret = parallels_extension_open(img, err);
+		ret = parallels_extension_read(img, &p->bitmaps, err);
 	if (ret)
 		return ret;
 	pthread_mutex_init(&p->lock, NULL);
@@ -167,7 +167,7 @@ static int parallels_open(struct image *img, struct err *err)
 static void parallels_close(struct image *img)
 {
 	pthread_mutex_destroy(&parallels_of(img)->lock);
-	parallels_extension_free(img);
+	parallels_extension_free(&parallels_of(img)->bitmaps);
 }
 
 /* ---- mapping ------------------------------------------------------------- */
@@ -397,5 +397,6 @@ const struct format parallels_format = {
 	.commit = parallels_commit,
 	.abort = parallels_abort,
 	.unmap = parallels_unmap,
+	.bitmaps = &parallels_bitmap_ops,
 	.admin = &parallels_admin,
 };

@@ -26,16 +26,32 @@ enum {
 #define PARALLELS_MAX_TRACKS ((uint32_t)INT32_MAX / 513)
 #define PARALLELS_MAX_ENTRIES ((uint32_t)INT32_MAX / 4)
 
+#define PARALLELS_BITMAP_NAME 37        /* a UUID and a zero */
+
+/* A dirty bitmap of the Format Extension. */
+struct parallels_bitmap {
+	char name[PARALLELS_BITMAP_NAME];
+	uint32_t granularity;   /* sectors */
+	uint64_t sectors;       /* of the disk that it speaks of */
+	uint64_t *table;        /* a cluster of bits each */
+	uint32_t nr;
+};
+
+struct parallels_bitmaps {
+	struct parallels_bitmap *item;
+	size_t n;
+};
+
 struct parallels {
 	/* Constant after open. */
 	uint32_t entries;
 	uint64_t step;          /* bytes that an entry counts in */
 	uint64_t start;         /* nothing lies before: the table's end */
 	uint64_t end;           /* of the file, when it was opened */
-	struct json *bitmaps;   /* what the extension tells, or NULL */
+	struct parallels_bitmaps bitmaps;       /* of the extension */
 
 	bool unclosed;          /* somebody else's mark was found */
-	uint64_t extension;     /* sectors; 0: none */
+	_Atomic uint64_t extension;     /* sectors; 0: none (any more) */
 	pthread_mutex_t lock;   /* who takes space */
 	_Atomic uint64_t next;  /* free from here on */
 };
@@ -53,8 +69,13 @@ int parallels_check_header(const unsigned char *h, uint64_t file,
 
 /* ---- parallels-extension.c ---- */
 
-/* Reads and checks the Format Extension: fills bitmaps. */
-int parallels_extension_open(struct image *img, struct err *err);
-void parallels_extension_free(struct image *img);
+/* Reads and checks the Format Extension: fills *@bitmaps. */
+int parallels_extension_read(struct image *img,
+			     struct parallels_bitmaps *bitmaps,
+			     struct err *err);
+void parallels_extension_free(struct parallels_bitmaps *bitmaps);
+/* What info shows of them; NULL: nothing. */
+struct json *parallels_bitmaps_json(const struct image *img);
+extern const struct format_bitmaps parallels_bitmap_ops;
 
 #endif

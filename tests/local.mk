@@ -117,6 +117,7 @@ SCRIPT_TESTS += tests/dmg.py
 TEST_FILES += tests/mkdmg.py
 SCRIPT_TESTS += tests/other-programs.sh
 SCRIPT_TESTS += tests/parallels.sh
+SCRIPT_TESTS += tests/parallels-bitmaps.sh
 SCRIPT_TESTS += tests/parallels-bundle.sh
 SCRIPT_TESTS += tests/qcow-qed.sh
 SCRIPT_TESTS += tests/formats

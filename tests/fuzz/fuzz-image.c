@@ -14,6 +14,7 @@
  * in memfds that are opened by their names in /proc.  No other file is ever
  * opened: the policy has no roots, and each second file is the input's.
  */
+#include "bitmap.h"
 #include "engine.h"
 #include "json.h"
 #include "sketch.h"
@@ -169,6 +170,23 @@ static bool describe(struct image *img)
 				 !check.check_errors);
 }
 
+/* The first ones' first bits. */
+static void look_at_bitmaps(struct image *img)
+{
+	struct bitmap_info *list;
+	uint64_t len;
+	size_t n;
+	bool dirty;
+
+	if (bitmap_list(img, &list, &n, NULL))
+		return;
+	for (size_t i = 0; i < n && i < 4; i++)
+		if (image_size(img) && !bitmap_run(img, list[i].name, 0, &len,
+						   &dirty, NULL))
+			BUG_ON(!len || len > image_size(img));
+	bitmap_list_free(list, n);
+}
+
 static void look(struct input *in, unsigned flags)
 {
 	struct image *img = open_input(in, flags);
@@ -176,6 +194,7 @@ static void look(struct input *in, unsigned flags)
 	if (!img)
 		return;
 	in->sound = describe(img);
+	look_at_bitmaps(img);
 	walk_and_read(&img->live);
 	image_close(img);
 }

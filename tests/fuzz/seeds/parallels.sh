@@ -50,6 +50,12 @@ image('left', [1, 0, 2], mark=0x746f6e59, clusters=5)
 ext = extension(feature(0x1234, 0, b'unknown'), bitmap(8, [0, 1, 12]),
                 bitmap(128, []))
 image('bits', [1, 0, 2, 3], extension=ext)
+image('sized', [1, 0, 2, 3], extension=extension(
+    bitmap(1, [1]).replace(struct.pack('<Q', 20), struct.pack('<Q', 16)),
+    bitmap(1, [12]).replace(struct.pack('<Q', 20), struct.pack('<Q', 16))
+    .replace(bytes(range(16)), bytes(16))))
+image('half', [1, 0, 2, 3], extension=extension(bitmap(8, [0]),
+                                                bitmap(3, [0])))
 image('need', [1, 0, 2, 3], extension=extension(feature(0x1234, 1, b'x')))
 image('long', [1, 2, 3], extension=extension(
     bitmap(8, [0] * 240)))
@@ -89,7 +95,7 @@ END
 for i in old wrong left badsum; do
 	seed $i
 done
-for i in bits need long; do
+for i in bits sized half need long; do
 	seed --mend $i
 done
 for i in b1 b2 b3 b4 b5 b6; do

@@ -1,114 +1,126 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vmdk-check.c - entries that lead nowhere, and second tables that do not say
- * what the first ones say; both put right from whichever is sound.
+ * vmdk-check.c - tables and grains that lead nowhere or lie on each other, and
+ * second tables that do not say what the first ones say; all put right from
+ * whichever is sound.
  *
- * Where a second table lies something else may be, too: none is changed, a new
- * one is made.
+ * First all that is metadata takes its place in the file: header, descriptor,
+ * directories, first tables, second tables.  A table that finds its place taken
+ * is not changed there: the second one is copied, or what the first one reads
+ * now, to the end of the file.  Then grains take theirs (vmdk-grains.c), before
+ * all others those of tables that are as their second ones.  Each table is read
+ * twice at most.
  *
- * The first table counts where both could be true.  An entry that leads beyond
- * the end of the file takes the second one's place if that is sound, else the
- * grain is gone.  A second table that is only behind does no harm: a leak; one
- * that has grains where there is no first one is copied.
+ * The first table counts where both could be true.  A second table that is only
+ * behind does no harm: a leak; one that has grains where there is no first one
+ * is copied.
  * Refuses to know what is in a grain.
  */
-#include "vmdk.h"
+#include "vmdk-check.h"
 
 #include <inttypes.h>
 
-struct scan {
-	struct image *img;
-	struct vmdk_extent *x;
-	struct check_result *res;
-	unsigned fix;
-	uint64_t rgd;           /* 0: there is none, or it is unusable */
-	uint64_t end;           /* of the file as it is now */
-	unsigned char *first, *second;
-	/* Where the tables of the last entries have gone; 0: nowhere. */
-	uint64_t gone_first, gone_second;
+enum { PIECE = 4096 };          /* tables whose entries are read at once */
+enum { COWD_HEADER = 2048 };
+
+enum {
+	TABLE_BAD  = 1 << 0,    /* the first one has no place of its own */
+	SECOND_BAD = 1 << 1,    /* nor has the redundant one */
+	TABLE_DONE = 1 << 2,
 };
 
-static uint64_t table_bytes(const struct scan *s)
+/* Where the entries of both directories lead, in bytes; 0: nowhere. */
+struct table {
+	uint64_t index;
+	uint64_t first, second;
+};
+
+static uint64_t table_bytes(const struct vmdk_scan *s)
 {
 	return 4 * (uint64_t)s->x->gtes;
 }
 
-static bool fixes(const struct scan *s)
+static uint64_t nr_tables(const struct vmdk_scan *s)
 {
-	return s->fix & CHECK_FIX_ERRORS;
+	return div_up(s->x->size, s->x->gtes * s->x->grain);
 }
 
-static void found(struct scan *s)
+static const char *verb(bool fixes)
 {
-	if (fixes(s))
-		s->res->corruptions_fixed++;
-	else
-		s->res->corruptions++;
+	return fixes ? "Repairing" : "ERROR:";
 }
 
-static bool table_good(const struct scan *s, uint64_t table)
+static bool in_file(const struct vmdk_scan *s, uint64_t table)
 {
-	return table && range_within(table, table_bytes(s), s->end);
+	return table && range_within(table, table_bytes(s), s->was);
 }
 
-static uint64_t directory_bytes(const struct scan *s)
+static bool has_second(const struct vmdk_scan *s, const struct table *t)
 {
-	return 4 * div_up(s->x->size, s->x->gtes * s->x->grain);
+	return t->second && t->second != t->first &&
+	       !(s->tables[t->index] & SECOND_BAD);
 }
 
-static bool meet(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
+static int load(struct vmdk_scan *s, uint64_t table, unsigned char *buf)
 {
-	return a < b + b_len && b < a + a_len;
+	return meta_read(s->img, s->x->file, buf, table_bytes(s), table);
 }
 
-/* Does a table lie on the header, the descriptor or a directory? */
-static bool lies_on_others(const struct scan *s, uint64_t table)
+/* ---- whose place it is --------------------------------------------------- */
+
+/* 1: it is its own. */
+static int takes_place(struct vmdk_scan *s, uint64_t table)
+{
+	return in_file(s, table) ?
+	       places_take(&s->metadata, table, table_bytes(s)) : 0;
+}
+
+static int place_first(struct vmdk_scan *s, const struct table *t)
+{
+	int ret = t->first ? takes_place(s, t->first) : 1;
+
+	if (!ret)
+		s->tables[t->index] |= TABLE_BAD;
+	return ret < 0 ? ret : 0;
+}
+
+/* Both directories may lead to one and the same. */
+static int place_second(struct vmdk_scan *s, const struct table *t)
+{
+	bool bad = t->first && s->tables[t->index] & TABLE_BAD;
+	int ret = !t->second ? 1 : t->second == t->first ? !bad :
+		  takes_place(s, t->second);
+
+	if (!ret)
+		s->tables[t->index] |= SECOND_BAD;
+	return ret < 0 ? ret : 0;
+}
+
+/* QEMU keeps to itself what room the descriptor has; its text is all there is. */
+static int place_others(struct vmdk_scan *s)
 {
 	const struct vmdk *v = vmdk_of(s->img);
-	uint64_t len = table_bytes(s), dir = directory_bytes(s);
+	const struct vmdk_extent *x = s->x;
+	uint64_t dir = 4 * nr_tables(s);
+	int ret = places_take(&s->metadata, 0, x->cowd ? COWD_HEADER :
+			      SECTOR_SIZE);
 
-	return meet(table, len, 0, SECTOR_SIZE) ||
-	       (s->x->file == s->img->file &&
-		meet(table, len, v->text_at, v->text_room)) ||
-	       meet(table, len, s->x->gd, dir) ||
-	       (s->x->rgd && meet(table, len, s->x->rgd, dir));
-}
-
-static bool entry_good(const struct scan *s, uint32_t gte)
-{
-	enum extent_kind kind = vmdk_kind_of(s->x, gte);
-
-	return (kind != EXT_DATA && kind != EXT_PACKED) ||
-	       (uint64_t)gte * SECTOR_SIZE < s->end;
+	if (ret >= 0 && x->file == s->img->file)
+		ret = places_take(&s->metadata, v->text_at,
+				  strlen(v->text) + 1);
+	if (ret >= 0)
+		ret = places_take(&s->metadata, x->gd, dir);
+	if (ret >= 0 && s->rgd)
+		ret = places_take(&s->metadata, s->rgd, dir);
+	if (ret >= 0 && x->ended)
+		ret = places_take(&s->metadata, s->was - 3 * SECTOR_SIZE,
+				  3 * SECTOR_SIZE);
+	return ret < 0 ? ret : 0;
 }
 
 /* ---- one table ----------------------------------------------------------- */
 
-/* Entries of the first table; *@changed: some were put right. */
-static void check_entries(struct scan *s, uint64_t index, bool second,
-			  bool *changed)
-{
-	const struct vmdk_extent *x = s->x;
-
-	for (uint64_t i = 0; i < x->gtes; i++) {
-		uint64_t g = index * x->gtes + i;
-		uint32_t other = second ? le32_at(s->second + 4 * i) : 0;
-
-		if (g * x->grain >= x->size ||
-		    entry_good(s, le32_at(s->first + 4 * i)))
-			continue;
-		check_say(s->res, "%s cluster offset for sector %" PRIu64
-			  " points after EOF", fixes(s) ? "Repairing" :
-			  "ERROR:", (x->start + g * x->grain) / SECTOR_SIZE);
-		found(s);
-		if (!fixes(s))
-			continue;
-		le32_put(s->first + 4 * i, entry_good(s, other) ? other : 0);
-		*changed = true;
-	}
-}
-
-static int put_root(struct scan *s, uint64_t dir, uint64_t index,
+static int put_root(struct vmdk_scan *s, uint64_t dir, uint64_t index,
 		    uint64_t table)
 {
 	unsigned char e[4];
@@ -119,7 +131,7 @@ static int put_root(struct scan *s, uint64_t dir, uint64_t index,
 
 /* A new table at the end of the file, durable before the directory @dir leads
  * there. */
-static int table_anew(struct scan *s, uint64_t dir, uint64_t index)
+static int table_anew(struct vmdk_scan *s, uint64_t dir, uint64_t index)
 {
 	uint64_t at = round_up(s->end, SECTOR_SIZE);
 	int ret;
@@ -132,24 +144,89 @@ static int table_anew(struct scan *s, uint64_t dir, uint64_t index)
 	if (!ret)
 		ret = put_root(s, dir, index, at);
 	s->end = at + table_bytes(s);
-	*(dir == s->rgd ? &s->gone_second : &s->gone_first) = at;
 	return ret;
 }
 
-/* Entries that are what the last ones were go where those went. */
-static int follow(struct scan *s, uint64_t index)
+/* Nothing tells what was in it. */
+static int give_up(struct vmdk_scan *s, uint64_t index)
 {
-	int ret = s->gone_first ? put_root(s, s->x->gd, index, s->gone_first) :
-		  0;
+	int ret = put_root(s, s->x->gd, index, 0);
 
-	if (!ret && s->gone_second)
-		ret = put_root(s, s->rgd, index, s->gone_second);
+	s->tables[index] |= TABLE_DONE;
+	if (!ret && s->rgd)
+		ret = put_root(s, s->rgd, index, 0);
 	return ret;
 }
+
+/* The first table is not there, or not in a place of its own. */
+static int lost(struct vmdk_scan *s, const struct table *t, const char *how)
+{
+	uint64_t from = has_second(s, t) ? t->second :
+			in_file(s, t->first) ? t->first : 0;
+	int ret;
+
+	check_say(s->res, "%s grain table %" PRIu64 " %s",
+		  verb(vmdk_scan_fixes(s)), t->index, how);
+	vmdk_scan_found(s);
+	if (!vmdk_scan_fixes(s)) {
+		s->tables[t->index] |= TABLE_DONE;
+		return 0;
+	}
+	if (!from)
+		return give_up(s, t->index);
+	ret = load(s, from, s->first);
+	return ret ? ret : table_anew(s, s->x->gd, t->index);
+}
+
+static void say_differs(struct vmdk_scan *s, uint64_t index)
+{
+	check_say(s->res, "%s redundant grain table %" PRIu64 " differs",
+		  verb(vmdk_scan_fixes(s)), index);
+	vmdk_scan_found(s);
+}
+
+static bool is_empty(const struct vmdk_scan *s, const unsigned char *table)
+{
+	for (uint64_t i = 0; i < s->x->gtes; i++)
+		if (le32_at(table + 4 * i))
+			return false;
+	return true;
+}
+
+/* A power failure may leave an empty second table alone: that is no loss. */
+static int only_second(struct vmdk_scan *s, const struct table *t)
+{
+	int ret;
+
+	if (has_second(s, t)) {
+		ret = load(s, t->second, s->second);
+		if (ret || !is_empty(s, s->second))
+			return ret ? ret : lost(s, t, "is missing");
+	} else if (t->second) {
+		say_differs(s, t->index);
+		if (vmdk_scan_fixes(s))
+			return give_up(s, t->index);
+	}
+	s->tables[t->index] |= TABLE_DONE;
+	return 0;
+}
+
+/* What lies wrong gets another place, before any entry is looked at. */
+static int check_place(struct vmdk_scan *s, const struct table *t)
+{
+	if (!t->first)
+		return only_second(s, t);
+	if (!(s->tables[t->index] & TABLE_BAD))
+		return 0;
+	return lost(s, t, in_file(s, t->first) ? "lies on other metadata" :
+		    "points after EOF");
+}
+
+/* ---- two tables ---------------------------------------------------------- */
 
 /* Where they differ one of them is empty: what a power failure leaves of two
  * tables that were about to be written.  The first one is right. */
-static bool is_behind(const struct scan *s)
+static bool is_behind(const struct vmdk_scan *s)
 {
 	for (uint64_t i = 0; i < s->x->gtes; i++) {
 		uint32_t a = le32_at(s->first + 4 * i);
@@ -161,10 +238,8 @@ static bool is_behind(const struct scan *s)
 	return true;
 }
 
-static int check_second(struct scan *s, uint64_t index, uint64_t table)
+static int check_second(struct vmdk_scan *s, uint64_t index, bool good)
 {
-	bool good = table_good(s, table) && !lies_on_others(s, table);
-
 	if (good && !memcmp(s->first, s->second, table_bytes(s)))
 		return 0;
 	if (good && is_behind(s)) {
@@ -174,87 +249,113 @@ static int check_second(struct scan *s, uint64_t index, uint64_t table)
 		*(s->fix ? &s->res->leaks_fixed : &s->res->leaks) += 1;
 		return s->fix ? table_anew(s, s->rgd, index) : 0;
 	}
-	check_say(s->res, "%s redundant grain table %" PRIu64 " differs",
-		  fixes(s) ? "Repairing" : "ERROR:", index);
-	found(s);
-	return fixes(s) ? table_anew(s, s->rgd, index) : 0;
+	say_differs(s, index);
+	return vmdk_scan_fixes(s) ? table_anew(s, s->rgd, index) : 0;
 }
 
-/* The first table is not there: the second one at @second, unless that is 0, is
- * copied, but for entries that are as bad. */
-static int check_lost(struct scan *s, uint64_t index, const char *how,
-		      uint64_t second)
+/* s->first and, if it is @good, s->second are there. */
+static int check_both(struct vmdk_scan *s, const struct table *t, bool good)
 {
-	bool can = fixes(s) && second, changed = false;
+	bool changed = false;
+	int ret = vmdk_grains_check(s, t->index, good, &changed);
+
+	s->tables[t->index] |= TABLE_DONE;
+	if (!ret && changed)
+		ret = repair_barrier(s->img);
+	if (!ret && changed)
+		ret = repair_write(s->img, s->x->file, s->first,
+				   table_bytes(s), t->first);
+	if (!ret && s->rgd && t->second != t->first)
+		ret = check_second(s, t->index, good);
+	return ret;
+}
+
+static int check_entries(struct vmdk_scan *s, const struct table *t, bool all)
+{
+	bool good = has_second(s, t);
 	int ret;
 
-	check_say(s->res, "%s grain table %" PRIu64 " %s",
-		  can ? "Repairing" : "ERROR:", index, how);
-	if (!can) {
-		s->res->corruptions++;
+	if (!t->first || s->tables[t->index] & TABLE_DONE)
 		return 0;
-	}
-	s->res->corruptions_fixed++;
-	memcpy(s->first, s->second, table_bytes(s));
-	check_entries(s, index, false, &changed);
-	ret = table_anew(s, s->x->gd, index);
-	if (!ret && changed)
-		ret = table_anew(s, s->rgd, index);
-	return ret;
-}
-
-/* A power failure may leave an empty second table alone: that is no loss. */
-static bool second_is_empty(const struct scan *s)
-{
-	for (uint64_t i = 0; i < s->x->gtes; i++)
-		if (le32_at(s->second + 4 * i))
-			return false;
-	return true;
-}
-
-static int load(struct scan *s, uint64_t table, unsigned char *buf)
-{
-	return meta_read(s->img, s->x->file, buf, table_bytes(s), table);
-}
-
-static int check_tables(struct scan *s, uint64_t index, uint64_t first,
-			uint64_t second)
-{
-	bool has_second = table_good(s, second) && second != first;
-	bool changed = false;
-	int ret = has_second ? load(s, second, s->second) : 0;
-
-	if (!ret && !first)
-		return !has_second || second_is_empty(s) ? 0 :
-		       check_lost(s, index, "is missing", second);
-	if (!ret && !table_good(s, first))
-		return check_lost(s, index, "points after EOF",
-				  has_second ? second : 0);
-	if (!ret && lies_on_others(s, first))
-		return check_lost(s, index, "lies on other metadata",
-				  has_second ? second : 0);
-	if (!ret)
-		ret = load(s, first, s->first);
+	ret = load(s, t->first, s->first);
+	if (!ret && good)
+		ret = load(s, t->second, s->second);
 	if (ret)
 		return ret;
-	check_entries(s, index, has_second, &changed);
-	if (changed)
-		ret = repair_write(s->img, s->x->file, s->first,
-				   table_bytes(s), first);
-	if (!ret && s->rgd && second != first)
-		ret = check_second(s, index, second);
-	return ret;
+	if (!all && good && memcmp(s->first, s->second, table_bytes(s))) {
+		s->differ = true;
+		return 0;
+	}
+	return check_both(s, t, good);
+}
+
+static int check_equal(struct vmdk_scan *s, const struct table *t)
+{
+	return check_entries(s, t, false);
+}
+
+static int check_rest(struct vmdk_scan *s, const struct table *t)
+{
+	return check_entries(s, t, true);
 }
 
 /* ---- an extent ----------------------------------------------------------- */
 
-/* The entries of one that lies on the first cannot be changed. */
-static void check_directories(struct scan *s)
+static uint64_t root_at(const unsigned char *roots, uint64_t i)
 {
-	uint64_t len = directory_bytes(s);
+	return (uint64_t)le32_at(roots + 4 * i) * SECTOR_SIZE;
+}
 
+static int read_roots(struct vmdk_scan *s, uint64_t dir, unsigned char *buf,
+		      uint64_t index, uint64_t n)
+{
+	if (dir)
+		return meta_read(s->img, s->x->file, buf, 4 * n,
+				 dir + 4 * index);
+	memset(buf, 0, 4 * n);
+	return 0;
+}
+
+/* @look at each index at which there is a table. */
+static int each_table(struct vmdk_scan *s,
+		      int (*look)(struct vmdk_scan *s, const struct table *t))
+{
+	autofree unsigned char *buf = malloc(8 * PIECE);
+	unsigned char *second = buf + 4 * PIECE;
+	uint64_t nr = nr_tables(s);
+	int ret = buf ? 0 : -ENOMEM;
+
+	for (uint64_t i = 0, n; !ret && i < nr; i += n) {
+		n = min_u64(PIECE, nr - i);
+		ret = read_roots(s, s->x->gd, buf, i, n);
+		if (!ret)
+			ret = read_roots(s, s->rgd, second, i, n);
+		for (uint64_t k = 0; !ret && k < n; k++) {
+			struct table t = {
+				.index = i + k,
+				.first = root_at(buf, k),
+				.second = root_at(second, k),
+			};
+
+			if (s->res->cancel && atomic_load(s->res->cancel))
+				return -EINTR;
+			if (t.first || t.second)
+				ret = look(s, &t);
+		}
+	}
+	return ret;
+}
+
+static bool meet(uint64_t a, uint64_t b, uint64_t len)
+{
+	return a < b + len && b < a + len;
+}
+
+/* The entries of one that lies on the first cannot be changed. */
+static void check_directories(struct vmdk_scan *s)
+{
 	s->rgd = s->x->rgd;
-	if (!s->rgd || !meet(s->x->gd, len, s->rgd, len))
+	if (!s->rgd || !meet(s->x->gd, s->rgd, 4 * nr_tables(s)))
 		return;
 	s->rgd = 0;
 	check_say(s->res, "ERROR: redundant grain directory lies on the"
@@ -262,32 +363,47 @@ static void check_directories(struct scan *s)
 	s->res->corruptions++;
 }
 
-static int check_extent(struct scan *s)
+/* The last grain may be cut off, wherever it begins. */
+static int start(struct vmdk_scan *s)
 {
 	const struct vmdk_extent *x = s->x;
-	uint64_t nr = div_up(x->size, x->gtes * x->grain);
-	uint64_t first = 0, second = 0, last = 0, last_second = 0;
-	int ret = file_size(x->file, &s->end);
+	int ret = file_size(x->file, &s->was);
 
+	if (ret)
+		return ret;
+	s->end = x->packed ? s->was :
+		 round_up(s->was + x->grain - SECTOR_SIZE, x->grain);
 	check_directories(s);
-	for (uint64_t i = 0; !ret && i < nr; i++) {
-		if (s->res->cancel && atomic_load(s->res->cancel))
-			return -EINTR;
-		ret = vmdk_table_at(s->img, x, x->gd, i, &first);
-		if (!ret && s->rgd)
-			ret = vmdk_table_at(s->img, x, s->rgd, i, &second);
-		if (ret || (!first && !second))
-			continue;
-		/* A table that all entries share is looked at once. */
-		if (first == last && second == last_second) {
-			ret = follow(s, i);
-			continue;
-		}
-		s->gone_first = s->gone_second = 0;
-		ret = check_tables(s, i, first, second);
-		last = first;
-		last_second = second;
-	}
+	s->first = malloc(table_bytes(s));
+	s->second = malloc(table_bytes(s));
+	s->tables = calloc(1, nr_tables(s) + 1);
+	if (!s->first || !s->second || !s->tables)
+		return -ENOMEM;
+	ret = places_init(&s->metadata, s->was, SECTOR_SIZE);
+	if (!ret)
+		ret = places_init(&s->grains, s->was, x->grain);
+	return ret ? ret : place_others(s);
+}
+
+static int check_extent(struct vmdk_scan *s)
+{
+	int ret = start(s);
+
+	if (!ret)
+		ret = each_table(s, place_first);
+	if (!ret && s->rgd)
+		ret = each_table(s, place_second);
+	if (!ret)
+		ret = each_table(s, check_place);
+	if (!ret)
+		ret = each_table(s, check_equal);
+	if (!ret && s->differ)
+		ret = each_table(s, check_rest);
+	places_free(&s->metadata);
+	places_free(&s->grains);
+	free(s->tables);
+	free(s->first);
+	free(s->second);
 	return ret;
 }
 
@@ -298,17 +414,15 @@ static int scan(struct image *img, unsigned fix, struct check_result *res)
 
 	for (unsigned i = 0; !ret && i < v->nr; i++) {
 		struct vmdk_extent *x = &v->extents[i];
-		struct scan s = { .img = img, .x = x, .res = res, .fix = fix };
+		struct vmdk_scan s = {
+			.img = img, .x = x, .res = res, .fix = fix,
+		};
 
 		if (x->store == VMDK_SESPARSE)
 			ret = vmdk_sesparse_check(img, x, res);
 		if (x->store != VMDK_SPARSE)
 			continue;
-		s.first = malloc(table_bytes(&s));
-		s.second = malloc(table_bytes(&s));
-		ret = s.first && s.second ? check_extent(&s) : -ENOMEM;
-		free(s.first);
-		free(s.second);
+		ret = check_extent(&s);
 		if (fix && !ret)
 			ret = file_size(x->file, &x->file_end);
 		if (fix && !ret)

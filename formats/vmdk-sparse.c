@@ -39,7 +39,6 @@ enum {                          /* COWD */
 #define FLAG_ZEROES 4u
 #define GD_AT_END UINT64_MAX
 #define MAX_GTES 512u
-#define COWD_GTES 4096u
 #define MAX_GD (512 * MiB / 4)          /* entries */
 #define MAX_GRAIN (64 * MiB)
 #define MARKER 12u                      /* lba u64, size u32 */
@@ -144,7 +143,7 @@ static int open_cowd(struct vmdk_extent *x, const unsigned char *h,
 
 	x->grain = le32_at(h + CH_GRAIN) * UINT64_C(512);
 	x->gd = le32_at(h + CH_GD) * UINT64_C(512);
-	x->gtes = COWD_GTES;
+	x->gtes = VMDK_GTES_MAX;
 	x->cowd = true;
 	return check_geometry(x, capacity, err);
 }
@@ -247,6 +246,13 @@ static uint64_t run_of(const struct vmdk_extent *x, const unsigned char *buf,
 	return n;
 }
 
+bool vmdk_stream_fits(const struct vmdk_extent *x, uint64_t host,
+		      uint32_t size, uint64_t end)
+{
+	return size && size <= 2 * x->grain + 4096 &&
+	       range_within(host + MARKER, size, end);
+}
+
 /* The stream's length stands in front of it. */
 static int map_packed(struct image *img, const struct vmdk_extent *x,
 		      uint64_t host, uint64_t in, struct extent *ext)
@@ -257,8 +263,7 @@ static int map_packed(struct image *img, const struct vmdk_extent *x,
 
 	if (ret)
 		return ret;
-	if (!size || size > 2 * x->grain + 4096 ||
-	    !range_within(host + MARKER, size, end_of(x))) {
+	if (!vmdk_stream_fits(x, host, size, end_of(x))) {
 		image_corrupt(img, "Grain marker at offset %#" PRIx64
 			      " is invalid", host);
 		return -EIO;

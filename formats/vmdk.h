@@ -9,6 +9,7 @@
 #include "blockcore.h"
 
 #define VMDK_NO_PARENT UINT32_C(0xffffffff)
+#define VMDK_GTES_MAX 4096u             /* entries of a table: COWD's */
 
 enum vmdk_store {
 	VMDK_FLAT,              /* one to one */
@@ -78,6 +79,9 @@ int vmdk_sparse_map(struct image *img, const struct vmdk_extent *x,
 int vmdk_table_at(struct image *img, const struct vmdk_extent *x, uint64_t gd,
 		  uint64_t index, uint64_t *table);
 enum extent_kind vmdk_kind_of(const struct vmdk_extent *x, uint32_t gte);
+/* May a compressed grain's stream of @size bytes follow the marker at @host? */
+bool vmdk_stream_fits(const struct vmdk_extent *x, uint64_t host,
+		      uint32_t size, uint64_t end);
 /* Where the descriptor is inside of a KDMV file: bytes. */
 int vmdk_embedded(struct file *f, uint64_t *offset, uint64_t *len,
 		  struct err *err);

@@ -608,8 +608,9 @@ static void test_repair_vhdx(void **state)
 static void test_repair_vmdk(void **state)
 {
 	enum { RGD = 21 * 512, RGT = RGD + 512, GD = 38 * 512, GT = GD + 512,
-	       SLOT_1 = 4 * 150 };
-	static const uint64_t nowhere = 0xffffff7f;
+	       SLOT_1 = 4 * 150, SLOT_2 = 2 * SLOT_1 };
+	static const uint64_t nowhere = 0xffffff7f, first_table = 0x27000000,
+			      first_grain = 0x80000000;
 
 	(void)state;
 	REPAIR(vmdk, { GD, nowhere, 4 });
@@ -619,6 +620,16 @@ static void test_repair_vmdk(void **state)
 	REPAIR(vmdk, { GT + SLOT_1, nowhere, 4 });
 	REPAIR(vmdk, { RGT + SLOT_1, 0, 4 });
 	REPAIR(vmdk, { GT + SLOT_1, nowhere, 4 }, { RGT + SLOT_1, 0, 4 });
+	REPAIR(vmdk, { GT + SLOT_1, first_grain, 4 },
+	       { GT + SLOT_2, first_grain, 4 });
+	REPAIR(vmdk, { GT + SLOT_1, first_grain, 4 },
+	       { RGT + SLOT_1, first_grain, 4 },
+	       { GT + SLOT_2, first_grain, 4 },
+	       { RGT + SLOT_2, first_grain, 4 });
+	REPAIR(vmdk, { GT + SLOT_1, first_table, 4 },
+	       { RGT + SLOT_1, first_table, 4 });
+	REPAIR(vmdk, { GD + 4, first_table, 4 });
+	REPAIR(vmdk, { GD + 4, first_table, 4 }, { RGD + 4, nowhere, 4 });
 }
 
 /* ---- all ------------------------------------------------------------------------- */

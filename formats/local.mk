@@ -65,6 +65,7 @@ libimgcore_a_SOURCES += formats/xml.h
 libimgcore_a_SOURCES += formats/xml.c
 libimgcore_a_SOURCES += formats/parallels-bundle.h
 libimgcore_a_SOURCES += formats/parallels-descriptor.c
+libimgcore_a_SOURCES += formats/parallels-states.c
 libimgcore_a_SOURCES += formats/parallels-bundle.c
 libimgcore_a_SOURCES += formats/vdi.h
 libimgcore_a_SOURCES += formats/vdi.c

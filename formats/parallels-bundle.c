@@ -2,7 +2,8 @@
 /*
  * parallels-bundle.c - Parallels' .hdd bundles, by their DiskDescriptor.xml
  * (parallels.md): storages that follow each other on the disk, and for each a
- * chain of images, one per snapshot.  Ours alone, and read-only.
+ * chain of images, one per snapshot.  Ours alone, and read-only.  The older
+ * states are snapshots (parallels-states.c).
  *
  * What a table has no cluster for is asked of the image before it; what none
  * has is zeroes.  The images are only reached through child_open().
@@ -70,15 +71,36 @@ static int open_image(struct image *img, unsigned n, struct err *err)
 	return i->plain ? 0 : open_table(i, err);
 }
 
+static bool is_live(const struct bundle *b, unsigned n)
+{
+	const struct bundle_chain *chain =
+		&b->live.chain[b->images[n].storage];
+
+	for (unsigned i = 0; i < chain->n; i++)
+		if (chain->image[i] == n)
+			return true;
+	return false;
+}
+
+/* Those of other states may be missing: then these states are. */
 static int open_images(struct image *img, struct err *err)
 {
-	const struct bundle *b = bundle_of(img);
-	int ret = 0;
+	struct bundle *b = bundle_of(img);
 
-	for (unsigned s = 0; s < b->nr_storages; s++)
-		for (unsigned i = 0; !ret && i < b->storages[s].nr_chain; i++)
-			ret = open_image(img, b->storages[s].chain[i], err);
-	return ret;
+	for (unsigned i = 0; i < b->nr_images; i++) {
+		autoerr other = ERR_INIT;
+		bool live = is_live(b, i);
+		int ret = b->images[i].name ?
+			  open_image(img, i, live ? err : &other) : 0;
+
+		if (ret && (live || ret == -ENOMEM))
+			return ret;
+		if (ret) {
+			file_unref(b->images[i].file);
+			b->images[i].file = NULL;
+		}
+	}
+	return 0;
 }
 
 static int refuse_writing(struct image *img, struct err *err)
@@ -172,14 +194,16 @@ static int bundle_map(const struct view *v, uint64_t off, uint64_t len,
 		      struct extent *ext)
 {
 	const struct bundle *b = bundle_of(v->img);
+	const struct bundle_state *state = v->root ? v->root : &b->live;
 	const struct bundle_storage *s = storage_at(b, off / SECTOR_SIZE);
+	const struct bundle_chain *chain = &state->chain[s - b->storages];
 	uint64_t at = off - s->start * SECTOR_SIZE;
 	struct extent found = { .kind = EXT_HOLE };
 	int ret = 0;
 
 	len = min_u64(len, s->end * SECTOR_SIZE - off);
-	for (unsigned i = 0; !ret && i < s->nr_chain; i++) {
-		ret = map_image(v->img, &b->images[s->chain[i]], at, len,
+	for (unsigned i = 0; !ret && i < chain->n; i++) {
+		ret = map_image(v->img, &b->images[chain->image[i]], at, len,
 				&found);
 		len = found.len;
 		if (found.kind == EXT_DATA)
@@ -280,20 +304,19 @@ static int check_table(struct image *img, const struct bundle_image *image,
 	return ret;
 }
 
-static int check_images(struct image *img, const struct bundle_storage *s,
-			struct check_result *res)
+static int check_image(struct image *img, const struct bundle_image *image,
+		       struct check_result *res)
 {
-	const struct bundle_image *image;
-	int ret = 0;
-
-	for (unsigned i = 0; !ret && i < s->nr_chain; i++) {
-		image = &bundle_of(img)->images[s->chain[i]];
-		if (image->plain)
-			check_length(image, s, res);
-		else
-			ret = check_table(img, image, res);
+	if (!image->file) {
+		check_say(res, "ERROR %s: cannot be opened: a snapshot is not"
+			  " there", image->name ? image->name : "an image");
+		res->corruptions++;
+		return 0;
 	}
-	return ret;
+	if (!image->plain)
+		return check_table(img, image, res);
+	check_length(image, &bundle_of(img)->storages[image->storage], res);
+	return 0;
 }
 
 static int bundle_check(struct image *img, struct check_result *res)
@@ -301,14 +324,15 @@ static int bundle_check(struct image *img, struct check_result *res)
 	const struct bundle *b = bundle_of(img);
 	int ret = 0;
 
-	for (unsigned s = 0; !ret && s < b->nr_storages; s++)
-		ret = check_images(img, &b->storages[s], res);
+	for (unsigned i = 0; !ret && i < b->nr_images; i++)
+		ret = check_image(img, &b->images[i], res);
 	return ret;
 }
 
 static const struct format_admin bundle_admin = {
 	.info = bundle_info,
 	.check = bundle_check,
+	.snapshots = &bundle_snapshots,
 };
 
 const struct format parallels_bundle_format = {

@@ -21,8 +21,8 @@ struct bundle_image {
 	char *name;             /* of the file, as stored */
 	bool plain;             /* raw bytes; else an expanding disk */
 	unsigned storage;
-	/* Of those that the open state consists of: */
-	struct file *file;
+	struct file *file;      /* NULL: cannot be opened, and the open state
+				 * does not need it */
 	uint64_t entries;       /* of its table */
 	uint64_t cluster;       /* bytes */
 	uint64_t step;          /* bytes that an entry counts in */
@@ -33,8 +33,17 @@ struct bundle_image {
 /* A range of the disk. */
 struct bundle_storage {
 	uint64_t start, end;    /* sectors */
-	unsigned *chain;        /* indices of images, newest first */
-	unsigned nr_chain;
+};
+
+/* What a storage consists of in one state. */
+struct bundle_chain {
+	unsigned *image;        /* indices, newest first */
+	unsigned n;
+};
+
+/* A state of the whole disk: a chain for each storage. */
+struct bundle_state {
+	struct bundle_chain *chain;
 };
 
 struct bundle {
@@ -46,6 +55,7 @@ struct bundle {
 	unsigned nr_images;
 	struct bundle_storage *storages;
 	unsigned nr_storages;
+	struct bundle_state live;       /* of @top */
 };
 
 static inline struct bundle *bundle_of(const struct image *img)
@@ -58,5 +68,14 @@ static inline struct bundle *bundle_of(const struct image *img)
 /* Reads and checks DiskDescriptor.xml: all but the files that it names. */
 int bundle_descriptor_read(struct image *img, struct err *err);
 void bundle_descriptor_free(struct bundle *b);
+/* The state of @guid; to be freed if it succeeds. */
+int bundle_state_make(const struct bundle *b, const char *guid,
+		      struct bundle_state *state, struct err *err);
+void bundle_state_free(const struct bundle *b, struct bundle_state *state);
+
+/* ---- parallels-states.c ---- */
+
+/* The older states, as snapshots; the root of a view is a bundle_state. */
+extern const struct format_snapshots bundle_snapshots;
 
 #endif

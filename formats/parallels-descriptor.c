@@ -223,11 +223,10 @@ static int find_top(struct bundle *b, struct err *err)
 	return 0;
 }
 
-static int add_to_chain(struct bundle *b, unsigned storage, const char *guid,
+static int add_to_chain(const struct bundle *b, unsigned storage,
+			const char *guid, struct bundle_chain *chain,
 			struct err *err)
 {
-	struct bundle_storage *s = &b->storages[storage];
-
 	for (unsigned i = 0; i < b->nr_images; i++) {
 		const struct bundle_image *image = &b->images[i];
 
@@ -236,33 +235,58 @@ static int add_to_chain(struct bundle *b, unsigned storage, const char *guid,
 		if (!image->name)
 			return err_set(err, -EINVAL, "DiskDescriptor.xml: an"
 				       " image has no name");
-		s->chain[s->nr_chain++] = i;
+		chain->image[chain->n++] = i;
 		return 0;
 	}
 	return err_set(err, -EINVAL, "DiskDescriptor.xml: a storage has no"
 		       " image of %s", guid);
 }
 
-static int make_chain(struct bundle *b, unsigned storage, struct err *err)
+static int make_chain(const struct bundle *b, unsigned storage,
+		      const char *guid, struct bundle_chain *chain,
+		      struct err *err)
 {
-	struct bundle_storage *s = &b->storages[storage];
-	const char *guid = b->top;
 	int ret = 0;
 
-	s->chain = calloc(b->nr_shots + 1, sizeof(*s->chain));
-	if (!s->chain)
+	chain->image = calloc(b->nr_shots + 1, sizeof(*chain->image));
+	if (!chain->image)
 		return -ENOMEM;
 	while (!ret && strcmp(guid, NO_GUID)) {
 		const struct bundle_shot *shot = shot_of(b, guid);
 
-		if (s->nr_chain > b->nr_shots)
+		if (chain->n > b->nr_shots)
 			return err_set(err, -EINVAL, "DiskDescriptor.xml:"
 				       " snapshots follow each other in a"
 				       " circle");
-		ret = add_to_chain(b, storage, guid, err);
+		ret = add_to_chain(b, storage, guid, chain, err);
 		guid = shot && shot->parent[0] ? shot->parent : NO_GUID;
 	}
 	return ret;
+}
+
+int bundle_state_make(const struct bundle *b, const char *guid,
+		      struct bundle_state *state, struct err *err)
+{
+	struct bundle_state made = {
+		.chain = calloc(b->nr_storages + 1, sizeof(*made.chain)),
+	};
+	int ret = made.chain ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; !ret && i < b->nr_storages; i++)
+		ret = make_chain(b, i, guid, &made.chain[i], err);
+	if (ret)
+		bundle_state_free(b, &made);
+	else
+		*state = made;
+	return ret;
+}
+
+void bundle_state_free(const struct bundle *b, struct bundle_state *state)
+{
+	for (unsigned i = 0; state->chain && i < b->nr_storages; i++)
+		free(state->chain[i].image);
+	free(state->chain);
+	state->chain = NULL;
 }
 
 static int arrange(struct bundle *b, struct err *err)
@@ -280,12 +304,11 @@ static int arrange(struct bundle *b, struct err *err)
 			return err_set(err, -EINVAL, "DiskDescriptor.xml: the"
 				       " storages do not follow each other");
 		at = s->end;
-		ret = make_chain(b, i, err);
 	}
 	if (!ret && (!b->nr_storages || at < b->sectors))
 		return err_set(err, -EINVAL, "DiskDescriptor.xml: the storages"
 			       " are shorter than the disk");
-	return ret;
+	return ret ? ret : bundle_state_make(b, b->top, &b->live, err);
 }
 
 /* ---- the file ------------------------------------------------------------ */
@@ -315,8 +338,7 @@ void bundle_descriptor_free(struct bundle *b)
 		free(b->images[i].name);
 		file_unref(b->images[i].file);
 	}
-	for (unsigned i = 0; i < b->nr_storages; i++)
-		free(b->storages[i].chain);
+	bundle_state_free(b, &b->live);
 	free(b->images);
 	free(b->storages);
 	free(b->shots);

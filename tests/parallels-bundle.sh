@@ -19,6 +19,7 @@ guids = ['{aaaaaaaa-0000-0000-0000-000000000001}',
 no = '{00000000-0000-0000-0000-000000000000}'
 sizes = [20 * CL, 3 * CL + 5120]        # of the storages; a ragged end
 disk = bytearray(sum(sizes))
+older = [bytearray(len(disk)), bytearray(len(disk))]
 
 
 def image(path, size, writes):
@@ -50,6 +51,8 @@ for s, size in enumerate(sizes):
             for c, byte in writes.items():
                 end = min(size, (c + 1) * CL)
                 disk[at + c * CL:at + end] = bytes([byte]) * (end - c * CL)
+        if k < 2:
+            older[k][at:at + size] = disk[at:at + size]
         text += f'<Image><GUID>{guid}</GUID><Type>' \
             f'{"Plain" if plain else "Compressed"}</Type>' \
             f'<File>{name.replace("&", "&amp;")}</File></Image>'
@@ -64,6 +67,8 @@ open('d.hdd/DiskDescriptor.xml', 'w').write(
     f'</Disk_Parameters>\n<StorageData>\n{text}</StorageData>\n'
     f'<Snapshots>\n{shots}</Snapshots>\n</Parallels_disk_image>\n')
 open('want', 'wb').write(disk)
+for k in 0, 1:
+    open(f'want.{k}', 'wb').write(older[k])
 END
 x=d.hdd/DiskDescriptor.xml
 
@@ -94,10 +99,53 @@ for r in m:
 END
 cp newer $x
 
+# The older states are its snapshots.
+assert_eq "$(imgctl snapshot -l $x | awk '/{/ { print $1, $2 }' | xargs)" \
+	"1 {aaaaaaaa-0000-0000-0000-000000000001} 2 {aaaaaaaa-0000-0000-0000-000000000002}"
+imgctl convert -l snapshot.id=1 -O raw $x got
+assert_same got want.0
+imgctl convert -l '{aaaaaaaa-0000-0000-0000-000000000002}' -O raw $x got
+assert_same got want.1
+assert_fails imgctl convert -l "$TOP" -O raw $x got
+assert_fails imgctl snapshot -c new $x
+assert_contains "$(cat err)" "read-only"
+
+# A state beside the newest one, of which a file is missing: all others are there.
+python3 - <<'END'
+other = '{cccccccc-0000-0000-0000-000000000003}'
+s = open('d.hdd/DiskDescriptor.xml').read()
+s = s.replace('</Storage>', f'<Image><GUID>{other}</GUID><Type>Compressed</Type>'
+              '<File>gone.hds</File></Image></Storage>')
+s = s.replace('</Snapshots>', f'<Shot><GUID>{other}</GUID><ParentGUID>'
+              '{aaaaaaaa-0000-0000-0000-000000000001}</ParentGUID></Shot>'
+              '</Snapshots>')
+s = s.replace('<Snapshots>', '<Snapshots><TopGUID>{5fbaabe3-6958-40ff-92a7-'
+              '860e329aab41}</TopGUID>')
+open('branch', 'w').write(s)
+END
+cp branch $x
+imgctl convert -O raw $x got
+assert_same got want
+imgctl convert -l snapshot.id=2 -O raw $x got
+assert_same got want.1
+assert_fails imgctl convert -l snapshot.id=4 -O raw $x got
+assert_contains "$(cat err)" "Could not open 'gone.hds' of the snapshot"
+rc=0
+imgctl check $x >out 2>err || rc=$?
+assert_eq $rc 2 "exit code"
+assert_contains "$(cat err)" "gone.hds: cannot be opened"
+cp newer $x
+
 # As a folder, through a mount; writing is refused, and so is a way out.
 if [ -c /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
 	mount_img -o rw d.hdd m
 	assert_same m/DiskDescriptor.xml/disk want
+	for i in 0 1; do
+		g={aaaaaaaa-0000-0000-0000-00000000000$((i + 1))}
+		assert_same "m/DiskDescriptor.xml/snapshots/$g/disk" want.$i
+	done
+	assert_eq "$(ls m/DiskDescriptor.xml/snapshots | wc -l)" 2
+	assert_fails mkdir m/DiskDescriptor.xml/snapshots/new
 	assert_fails dd if=/dev/zero of=m/DiskDescriptor.xml/disk count=1 \
 		conv=notrunc
 	assert_contains "$(cat err)" "Read-only file system"

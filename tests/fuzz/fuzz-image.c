@@ -18,6 +18,7 @@
 #include "engine.h"
 #include "json.h"
 #include "sketch.h"
+#include "snapshot.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -187,6 +188,26 @@ static void look_at_bitmaps(struct image *img)
 	bitmap_list_free(list, n);
 }
 
+static void look_at_snapshots(struct image *img)
+{
+	struct snapshot_list list;
+
+	if (image_snapshots(img, &list, NULL))
+		return;
+	for (size_t i = 0; i < list.n && i < 4; i++) {
+		struct snapshot_key key = {
+			.id = list.items[i].id, .name = list.items[i].name,
+		};
+		struct view v;
+
+		if (image_snapshot_view(img, &key, &v, NULL))
+			continue;
+		walk_and_read(&v);
+		image_view_close(&v);
+	}
+	snapshot_list_free(&list);
+}
+
 static void look(struct input *in, unsigned flags)
 {
 	struct image *img = open_input(in, flags);
@@ -195,6 +216,7 @@ static void look(struct input *in, unsigned flags)
 		return;
 	in->sound = describe(img);
 	look_at_bitmaps(img);
+	look_at_snapshots(img);
 	walk_and_read(&img->live);
 	image_close(img);
 }

@@ -45,13 +45,9 @@ void scan_unmark(struct scan *s, uint64_t host, uint64_t len)
 		s->used[c / 8] &= (unsigned char)~(1u << c % 8);
 }
 
-int scan_append(struct scan *s, uint64_t len, uint64_t *host)
+/* Room for NR clusters, of which those beyond s->nr are free. */
+static int scan_grow(struct scan *s, uint64_t nr)
 {
-	uint64_t at = s->nr * s->img->unit;
-	uint64_t nr = s->nr + div_up(len, s->img->unit);
-
-	if (!range_within(at, len, tables_of(s->img)->limit))
-		return -EFBIG;
 	if (nr > s->room) {
 		uint64_t room = nr + nr / 2;
 		unsigned char *used = realloc(s->used, room / 8 + 1);
@@ -63,6 +59,19 @@ int scan_append(struct scan *s, uint64_t len, uint64_t *host)
 		s->room = room;
 	}
 	s->nr = nr;
+	return 0;
+}
+
+int scan_append(struct scan *s, uint64_t len, uint64_t *host)
+{
+	uint64_t at = s->nr * s->img->unit;
+	int ret;
+
+	if (!range_within(at, len, tables_of(s->img)->limit))
+		return -EFBIG;
+	ret = scan_grow(s, s->nr + div_up(len, s->img->unit));
+	if (ret)
+		return ret;
 	scan_mark(s, at, len);
 	*host = at;
 	return 0;
@@ -176,10 +185,23 @@ static bool in_l1(const struct scan *s, uint64_t host)
 	return host >= t->l1_offset && host < t->start;
 }
 
+/*
+ * The last one may be cut off by the end of the file: what it lacks is its own
+ * all the same, and copies go behind it.
+ */
+static int check_cluster(struct scan *s, const struct found *f, uint64_t host)
+{
+	uint64_t now = f->e, nr = div_up(host + s->img->unit, s->img->unit);
+	int ret = nr > s->nr ? scan_grow(s, nr) : 0;
+
+	if (ret || scan_mark(s, host, s->img->unit))
+		return ret;
+	return used_twice(s, f, s->img->unit, "cluster is used twice", &now);
+}
+
 static int check_entry(struct scan *s, const struct found *f)
 {
 	struct image *img = s->img;
-	uint64_t now = f->e;
 	struct entry entry;
 
 	tables_of(img)->kind->decode(img, f->e, &entry);
@@ -196,10 +218,7 @@ static int check_entry(struct scan *s, const struct found *f)
 			   " L1") ? scan_put_entry(s, f->slot, 0) : 0;
 	if (entry.host % cluster_align(img) || !inside(s, entry.host, 1))
 		return leads_nowhere(s, f, "cluster in an impossible place");
-	/* The last one may be cut off by the end of the file. */
-	return scan_mark(s, entry.host, min_u64(img->unit, s->nr * img->unit -
-						entry.host)) ? 0 :
-	       used_twice(s, f, img->unit, "cluster is used twice", &now);
+	return check_cluster(s, f, entry.host);
 }
 
 static int check_entries(struct scan *s, uint64_t table, uint64_t index)

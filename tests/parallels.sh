@@ -148,6 +148,12 @@ body[unit:2 * unit] = struct.pack('<Q', 0xab234cef23dcea87) + \
 open('ext', 'wb').write(body)
 body[unit + 300] ^= 1
 open('ext.bad', 'wb').write(body)
+tracks, n = 1 << 19, 1          # a cluster of 256 MiB
+with open('ext.large', 'wb') as f:
+    f.write(header(b'WithouFreSpacExt', tracks))
+    f.seek(tracks * 512)
+    f.write(struct.pack('<Q', 0xab234cef23dcea87))
+    f.truncate(2 * tracks * 512)
 END
 imgctl compare -q -f parallels -F raw old old.raw
 qemu-img compare -q -f parallels -F raw old old.raw
@@ -163,6 +169,8 @@ assert_contains "$(imgctl info -f parallels ext)" \
 qemu-img info -f parallels ext >/dev/null
 imgctl check -q -f parallels ext
 assert_fails imgctl info -f parallels ext.bad
+assert_contains "$(cat err)" "Wrong checksum"
+(ulimit -v 200000; assert_fails imgctl info -f parallels ext.large)
 assert_contains "$(cat err)" "Wrong checksum"
 imgctl convert -n -O parallels new.raw ext 2>/dev/null
 qemu-img compare -q -f parallels -F raw ext new.raw

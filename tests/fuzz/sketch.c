@@ -185,18 +185,18 @@ static void copy_within(uint8_t *data, size_t size, const struct record *to,
 
 static void change_frame(uint8_t *data, const struct record *r, uint32_t *rnd)
 {
-	uint32_t size = le32_at(data + 4);
+	uint64_t size = le32_at(data + 4);
 
 	switch (next_random(rnd) % 4) {
 	case 0: data[0] ^= (uint8_t)(SKETCH_MEND << next_random(rnd) % 2); break;
 	case 1: data[1] = (uint8_t)next_random(rnd); break;
 	case 2:
-		le32_put(data + 4, next_random(rnd) & 1 ? size - 512 :
-			 next_random(rnd) % (size + 4096));
+		le32_put(data + 4, (uint32_t)(next_random(rnd) & 1 ? size - 512 :
+					      next_random(rnd) % (size + 4096)));
 		break;
 	default:
 		le32_put(data + r->at - RECORD, (r->offset & SKETCH_SECOND) |
-			 next_random(rnd) % (size + 1));
+			 (uint32_t)(next_random(rnd) % (size + 1)));
 	}
 }
 

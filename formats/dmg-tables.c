@@ -106,6 +106,7 @@ static int take_table(struct dmg *d, const unsigned char *mish)
 		return -ENOMEM;
 	d->tables = grown;
 	grown[d->nr_tables++] = (struct dmg_table) {
+		.is_crc = be32_at(mish + M_SUM_TYPE) == SUM_CRC32,
 		.has_crc = be32_at(mish + M_SUM_TYPE) == SUM_CRC32 &&
 			   be32_at(mish + M_SUM),
 		.crc = be32_at(mish + M_SUM),

@@ -21,6 +21,8 @@ enum {
 	K_SUM = 88,
 	K_PLIST = 216,
 	K_PLIST_LEN = 224,
+	K_MASTER_TYPE = 352,
+	K_MASTER = 360,
 	K_SECTORS = 492,
 	K_LENGTH = 512,
 };
@@ -101,6 +103,8 @@ static int take_trailer(struct image *img, const unsigned char *koly,
 	d->plist_len = be64_at(koly + K_PLIST_LEN);
 	d->crc = be32_at(koly + K_SUM);
 	d->has_crc = be32_at(koly + K_SUM_TYPE) == SUM_CRC32 && d->crc;
+	d->master = be32_at(koly + K_MASTER);
+	d->has_master = be32_at(koly + K_MASTER_TYPE) == SUM_CRC32 && d->master;
 	atomic_store(&img->size, sectors * SECTOR_SIZE);
 	return 0;
 }
@@ -360,6 +364,28 @@ static void compare_sums(const struct dmg *d, const uLong *crc,
 	}
 }
 
+/* The trailer's sum of the tables' sums, as they are stored: no table is left
+ * out or exchanged.  In a resource fork their order is another one. */
+static void check_master(const struct dmg *d, struct check_result *res)
+{
+	uLong crc = crc32(0, NULL, 0);
+	unsigned char sum[4];
+
+	if (!d->has_master || !d->plist_len)
+		return;
+	for (size_t i = 0; i < d->nr_tables; i++) {
+		if (!d->tables[i].is_crc)
+			return;
+		be32_put(sum, d->tables[i].crc);
+		crc = crc32(crc, sum, sizeof(sum));
+	}
+	if (crc == d->master)
+		return;
+	check_say(res, "ERROR: the checksum of all tables is %08lx, not %08"
+		  PRIx32, crc, d->master);
+	res->corruptions++;
+}
+
 static int dmg_check(struct image *img, struct check_result *res)
 {
 	const struct dmg *d = dmg_of(img);
@@ -375,6 +401,8 @@ static int dmg_check(struct image *img, struct check_result *res)
 	}
 	if (!ret)
 		compare_sums(d, crc, res);
+	if (!ret)
+		check_master(d, res);
 	return ret;
 }
 

@@ -28,7 +28,8 @@ struct dmg_chunk {
 
 /* What a table of chunks says about all their content. */
 struct dmg_table {
-	bool has_crc;
+	bool is_crc;            /* a CRC-32 is stored ... */
+	bool has_crc;           /* ... and says something */
 	uint32_t crc;
 };
 
@@ -39,6 +40,8 @@ struct dmg {
 	uint64_t rsrc, rsrc_len;
 	bool has_crc;
 	uint32_t crc;                   /* of the data fork */
+	bool has_master;
+	uint32_t master;                /* of the tables' sums, as listed */
 	struct dmg_chunk *chunks;
 	size_t nr, room;
 	struct dmg_table *tables;

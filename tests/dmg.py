@@ -145,6 +145,23 @@ flipped[len(Z(text)) + 100] ^= 1
 open('flipped.dmg', 'wb').write(flipped)
 p = imgctl('check', 'flipped.dmg')
 assert p.returncode == 2 and b'checksum' in p.stderr, p
+# Who exchanged a table changed its sum in the list, too, but not the trailer's
+# sum of those sums.  7z knows that one as well.
+seven = shutil.which('7z')
+for at, error in ((360, True), (None, False)):
+    master = bytearray(open('plain0.dmg', 'rb').read())
+    if at:
+        master[len(master) - 512 + at] ^= 1
+    open('master.dmg', 'wb').write(master)
+    p = imgctl('check', 'master.dmg')
+    assert (p.returncode == 2) == error, p
+    assert (b'the checksum of all tables' in p.stderr) == error, p
+    if seven:
+        said = subprocess.run((seven, 'l', '-slt', 'master.dmg'),
+                              stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT).stdout
+        assert (b'Master CRC error' in said or b'CRC Error' in said) == error, \
+            said
 broken = bytearray(open('plain0.dmg', 'rb').read())
 broken[10:60] = bytes(50)
 open('broken.dmg', 'wb').write(broken)

@@ -96,7 +96,7 @@ def make(name, tables, sectors, rsrc=False, before=0, offset=0, padding=0,
          crc=True, content=None, align=1):
     """@tables: (first sector, sectors, [(type, start, count, bytes)]).  The
     list and the trailer begin at multiples of @align."""
-    fork = bytes(offset)
+    fork, sums = bytes(offset), b''
     packed = []
     for first, count, chunks in tables:
         listed = []
@@ -106,6 +106,7 @@ def make(name, tables, sectors, rsrc=False, before=0, offset=0, padding=0,
         total = 0
         if crc and content:
             total = zlib.crc32(content[first * 512:(first + count) * 512])
+        sums += struct.pack('>I', total)
         packed.append(mish(listed, first, count, offset, total))
     if not tables:
         fork = content
@@ -118,6 +119,8 @@ def make(name, tables, sectors, rsrc=False, before=0, offset=0, padding=0,
     struct.pack_into('>II', koly, 56, 1, 1)
     if crc:
         struct.pack_into('>III', koly, 80, 2, 32, zlib.crc32(fork))
+    if crc and content and tables:
+        struct.pack_into('>III', koly, 352, 2, 32, zlib.crc32(sums))
     if tables:
         struct.pack_into('>QQ', koly, 40 if rsrc else 216, before + len(fork),
                          len(index))

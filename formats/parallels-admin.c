@@ -253,6 +253,7 @@ static int check_tail(struct scan *s)
 		return 0;
 	}
 	s->res->leaks_fixed += n;
+	s->size = s->end;
 	return file_truncate(s->img->file, s->end);
 }
 
@@ -278,8 +279,10 @@ static int run(struct scan *s)
 	if (!ret)
 		ret = check_tail(s);
 	s->res->image_end_offset = s->end;
-	if (!ret && s->fix)
+	if (!ret && s->fix) {
 		atomic_store(&p->next, s->end);
+		atomic_store(&p->end, max_u64(s->size, s->end));
+	}
 	return ret;
 }
 

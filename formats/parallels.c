@@ -157,7 +157,7 @@ static int parallels_open(struct image *img, struct err *err)
 	if (ret)
 		return ret;
 	pthread_mutex_init(&p->lock, NULL);
-	p->end = size;
+	atomic_store(&p->end, size);
 	ret = img->want_write ? parallels_upgrade(img, err) : 0;
 	if (ret)
 		pthread_mutex_destroy(&p->lock);
@@ -176,7 +176,7 @@ static void parallels_close(struct image *img)
 static bool entry_good(const struct image *img, uint64_t host)
 {
 	struct parallels *p = parallels_of(img);
-	uint64_t end = img->writable ? atomic_load(&p->next) : p->end;
+	uint64_t end = atomic_load(img->writable ? &p->next : &p->end);
 
 	return host >= p->start && host < end;
 }
@@ -239,7 +239,7 @@ static int take(struct image *img, uint64_t n, uint64_t *host)
 	with_lock(&p->lock);
 
 	if (!grows)
-		end = min_u64(end, p->end);
+		end = min_u64(end, atomic_load(&p->end));
 	at = round_up(atomic_load(&p->next), p->step);
 	if (!range_within(at, n * img->unit, end))
 		return grows ? -EFBIG : -ENOSPC;
@@ -248,6 +248,8 @@ static int take(struct image *img, uint64_t n, uint64_t *host)
 	if (ret)
 		return ret;
 	atomic_store(&p->next, at + n * img->unit);
+	if (grows)
+		atomic_store(&p->end, at + n * img->unit);
 	*host = at;
 	return 0;
 }
@@ -355,6 +357,7 @@ static int cut_tail(struct image *img)
 		return 0;
 	log_line("Repairing image was not closed correctly");
 	p->unclosed = false;
+	atomic_store(&p->end, next);
 	return file_truncate(img->file, next);
 }
 

@@ -47,13 +47,14 @@ struct parallels {
 	uint32_t entries;
 	uint64_t step;          /* bytes that an entry counts in */
 	uint64_t start;         /* nothing lies before: the table's end */
-	uint64_t end;           /* of the file, when it was opened */
 	struct parallels_bitmaps bitmaps;       /* of the extension */
 
 	bool unclosed;          /* somebody else's mark was found */
 	_Atomic uint64_t extension;     /* sectors; 0: none (any more) */
 	pthread_mutex_t lock;   /* who takes space */
 	_Atomic uint64_t next;  /* free from here on */
+	_Atomic uint64_t end;   /* of the file; readers go by it, before a
+				 * writer came and when it has gone */
 };
 
 static inline struct parallels *parallels_of(const struct image *img)

@@ -45,6 +45,19 @@ static int extent_writable(const struct image *img,
 	return 0;
 }
 
+/* Behind the file as it is now: it may have grown under an earlier writer. */
+static int find_next(struct vmdk_extent *x, struct err *err)
+{
+	int ret = file_size(x->file, &x->file_end);
+
+	if (ret)
+		return err_errno(err, ret, "Could not get the file's size");
+	atomic_store(&x->next,
+		     round_up(max_u64(x->file_end, atomic_load(&x->next)),
+			      x->packed ? SECTOR_SIZE : x->grain));
+	return 0;
+}
+
 int vmdk_writable(const struct image *img, struct err *err)
 {
 	struct vmdk *v = vmdk_of(img);
@@ -55,8 +68,7 @@ int vmdk_writable(const struct image *img, struct err *err)
 
 		ret = extent_writable(img, x, i + 1 == v->nr, err);
 		if (!ret && x->store == VMDK_SPARSE)
-			atomic_store(&x->next, round_up(x->file_end, x->packed ?
-					     SECTOR_SIZE : x->grain));
+			ret = find_next(x, err);
 	}
 	return ret;
 }

@@ -144,6 +144,7 @@ SCRIPT_TESTS += tests/qcow2-create.py
 SCRIPT_TESTS += tests/mount-bitmaps.sh
 SCRIPT_TESTS += tests/mount-helpers.sh
 SCRIPT_TESTS += tests/mount-old-formats.sh
+SCRIPT_TESTS += tests/mount-read-again.sh
 SCRIPT_TESTS += tests/mount-life-dead.sh
 SCRIPT_TESTS += tests/mount-life-log.sh
 SCRIPT_TESTS += tests/mount-life-signals.sh

@@ -35,6 +35,8 @@ enum {
 #define BITMAP_MAGIC UINT64_C(0x20385fae252cb34a)
 #define FLAG_NECESSARY 1u
 #define STEP (1 * MiB)          /* that is read at once */
+/* All of it is summed up whenever such an image is opened. */
+#define EXTENSION_MAX (64 * MiB)
 #define KEPT_MAX (16 * MiB)     /* features behind it are not looked for */
 #define ALL_CLEAR 0u            /* entries of a bitmap's table; else sectors */
 #define ALL_SET 1u
@@ -180,6 +182,10 @@ int parallels_extension_read(struct image *img,
 			  INT64_MAX / SECTOR_SIZE))
 		return err_set(err, -EINVAL, "The Parallels Format Extension is"
 			       " out of reach");
+	if (img->unit > EXTENSION_MAX)
+		return err_set(err, -EFBIG, "The Parallels Format Extension is"
+			       " too large: a cluster of %" PRIu32 " bytes",
+			       img->unit);
 	ret = read_features(img, &all, err);
 	if (ret)
 		parallels_extension_free(&all);

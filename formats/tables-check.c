@@ -9,7 +9,7 @@
  * now.  Each change is one entry, which is there or is not: the power may fail
  * at any time.
  *
- * Knows a bit per host cluster.  Refuses to know the formats.
+ * Knows two bits per host cluster.  Refuses to know the formats.
  */
 #include "tables-scan.h"
 
@@ -17,23 +17,37 @@
 
 /* ---- who uses what ------------------------------------------------------- */
 
-static bool test_and_set(struct scan *s, uint64_t cluster)
+static bool test_and_set(unsigned char *bits, uint64_t cluster)
 {
 	unsigned char bit = (unsigned char)(1u << cluster % 8);
-	bool was = s->used[cluster / 8] & bit;
+	bool was = bits[cluster / 8] & bit;
 
-	s->used[cluster / 8] |= bit;
+	bits[cluster / 8] |= bit;
 	return was;
 }
 
 /* Streams share clusters with each other, but not with tables and data. */
+static bool mark_stream(struct scan *s, uint64_t host, uint64_t len)
+{
+	uint64_t unit = s->img->unit;
+	bool alone = true;
+
+	for (uint64_t c = host / unit; c <= (host + len - 1) / unit; c++) {
+		if (!test_and_set(s->used, c))
+			test_and_set(s->streams, c);
+		else
+			alone &= s->streams[c / 8] >> c % 8 & 1;
+	}
+	return alone;
+}
+
 bool scan_mark(struct scan *s, uint64_t host, uint64_t len)
 {
 	uint64_t unit = s->img->unit;
 	bool twice = false;
 
 	for (uint64_t c = host / unit; c <= (host + len - 1) / unit; c++)
-		twice |= test_and_set(s, c);
+		twice |= test_and_set(s->used, c);
 	return !twice;
 }
 
@@ -45,17 +59,27 @@ void scan_unmark(struct scan *s, uint64_t host, uint64_t len)
 		s->used[c / 8] &= (unsigned char)~(1u << c % 8);
 }
 
-/* Room for NR clusters, of which those beyond s->nr are free. */
+/* @bits of s->room clusters: those of @room, the new ones clear. */
+static int grow_bits(const struct scan *s, unsigned char **bits, uint64_t room)
+{
+	unsigned char *more = realloc(*bits, room / 8 + 1);
+
+	if (!more)
+		return -ENOMEM;
+	memset(more + s->room / 8 + 1, 0, room / 8 - s->room / 8);
+	*bits = more;
+	return 0;
+}
+
+/* Room for @nr clusters, of which those beyond s->nr are free. */
 static int scan_grow(struct scan *s, uint64_t nr)
 {
-	if (nr > s->room) {
-		uint64_t room = nr + nr / 2;
-		unsigned char *used = realloc(s->used, room / 8 + 1);
+	uint64_t room = nr + nr / 2;
 
-		if (!used)
+	if (nr > s->room) {
+		if (grow_bits(s, &s->used, room) ||
+		    grow_bits(s, &s->streams, room))
 			return -ENOMEM;
-		memset(used + s->room / 8 + 1, 0, room / 8 - s->room / 8);
-		s->used = used;
 		s->room = room;
 	}
 	s->nr = nr;
@@ -161,6 +185,23 @@ static int used_twice(struct scan *s, const struct found *f, uint64_t len,
 	return ret;
 }
 
+/* A stream where data or a table lies: who owns that may write there. */
+static int move_stream(struct scan *s, const struct found *f,
+		       const struct entry *entry)
+{
+	uint64_t to;
+	int ret;
+
+	if (!bad(s, f, !(s->fix & CHECK_FIX_AS_QEMU), "stream in a cluster that"
+		 " is used"))
+		return 0;
+	ret = scan_append(s, entry->packed, &to);
+	if (!ret)
+		ret = scan_copy(s, entry->host, to, entry->packed);
+	return ret ? ret : scan_put_entry(s, f->slot, tables_of(s->img)->kind->
+					  encode(s->img, to, entry->packed));
+}
+
 static int check_stream(struct scan *s, const struct found *f,
 			const struct entry *entry)
 {
@@ -168,8 +209,8 @@ static int check_stream(struct scan *s, const struct found *f,
 	if (!entry->packed || !inside(s, entry->host, entry->packed))
 		return leads_nowhere(s, f, "stream beyond the end of the"
 				     " file");
-	scan_mark(s, entry->host, entry->packed);
-	return 0;
+	return mark_stream(s, entry->host, entry->packed) ? 0 :
+	       move_stream(s, f, entry);
 }
 
 static uint64_t cluster_align(const struct image *img)
@@ -301,15 +342,17 @@ static int scan_make(struct scan *s)
 		return ret;
 	s->nr = s->room = div_up(size, s->img->unit);
 	s->used = calloc(1, s->nr / 8 + 1);
+	s->streams = calloc(1, s->nr / 8 + 1);
 	s->table = malloc(scan_table_bytes(s));
 	s->copy = malloc(s->img->unit);
 	s->res->total_clusters = div_up(image_size(s->img), s->img->unit);
-	return s->used && s->table && s->copy ? 0 : -ENOMEM;
+	return s->used && s->streams && s->table && s->copy ? 0 : -ENOMEM;
 }
 
 static void scan_free(struct scan *s)
 {
 	free(s->used);
+	free(s->streams);
 	free(s->table);
 	free(s->copy);
 }

@@ -13,8 +13,9 @@ struct scan {
 	struct check_result *res;
 	unsigned fix;           /* enum check_fix */
 	unsigned char *used;    /* a bit per host cluster */
+	unsigned char *streams; /* a bit per one that only streams use */
 	uint64_t nr;            /* host clusters */
-	uint64_t room;          /* bits of @used */
+	uint64_t room;          /* bits of each */
 	unsigned char *table;   /* one L2 table */
 	uint64_t last;          /* host of the data cluster before; or 0 */
 	unsigned char *copy;    /* one cluster, to move it */

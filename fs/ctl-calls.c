@@ -131,22 +131,49 @@ static bool stays(const struct ctl_call *c)
 	return c->job && !c->dismissed && (c->result || !c->subject);
 }
 
+/* Of the jobs of @c's image and kind that have ended, the one that did so first,
+ * when more are listed than are kept; or NULL.  What mkdirs left behind does not
+ * push out what somebody has started on purpose.  Under the lock. */
+static struct ctl_call *surplus(const struct ctl_calls *l,
+				const struct ctl_call *c)
+{
+	struct ctl_call *first = NULL;
+	unsigned n = 0;
+
+	for (struct ctl_call *o = l->list; o; o = o->next) {
+		if (o->m != c->m || !o->job || o->state != CTL_DONE ||
+		    o->in_order != c->in_order)
+			continue;
+		n++;
+		if (!first || o->ended < first->ended)
+			first = o;
+	}
+	return n > (c->in_order ? CTL_KEPT_IN_TURN : CTL_KEPT) ? first : NULL;
+}
+
 void ctl_call_done(struct ctl_call *c, int ret, const char *sentence)
 {
 	struct ctl_calls *l = calls_of(c);
+	struct ctl_call *old;
 	bool drop, last = false;
 
 	pthread_mutex_lock(&l->lock);
 	c->result = ret;
 	c->sentence = sentence ? strdup(sentence) : NULL;
 	c->state = CTL_DONE;
+	c->ended = ++l->nr_ended;
 	c->turns++;
 	drop = !stays(c) && unlist(l, c);
 	if (drop)
 		last = unref(c);
+	old = surplus(l, c);
+	if (old && (!unlist(l, old) || !unref(old)))
+		old = NULL;     /* its file is open: who closes it frees it */
 	pthread_cond_broadcast(&l->changed);
 	pthread_mutex_unlock(&l->lock);
-	BUG_ON(last);           /* the caller has one */
+	BUG_ON(last || old == c);       /* the caller has one */
+	if (old)
+		call_free(old);
 	jobs_wake(c);
 }
 
@@ -202,14 +229,20 @@ static void start(struct ctl_calls *l, struct ctl_call *c)
 	work_submit(c->m->mnt->commands, &c->work);
 }
 
-void ctl_call_start(struct ctl_call *c, bool job)
+bool ctl_call_start(struct ctl_call *c)
 {
 	struct ctl_calls *l = calls_of(c);
+	unsigned n = 0;
 	with_lock(&l->lock);
 
-	if (job)
-		make_job(l, c);
+	for (const struct ctl_call *o = l->list; o; o = o->next)
+		n += o->m == c->m && o->job && !o->in_order &&
+		     o->state != CTL_DONE;
+	if (n >= CTL_JOBS)
+		return false;
+	make_job(l, c);
 	start(l, c);
+	return true;
 }
 
 bool ctl_call_start_in_turn(struct ctl_call *c)

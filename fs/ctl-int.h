@@ -14,6 +14,7 @@ struct ctl_calls {
 	pthread_cond_t changed;         /* a call ended, gave up an image ... */
 	struct ctl_call *list;          /* a reference each */
 	unsigned last_job;
+	uint64_t nr_ended;
 	bool ending;
 };
 

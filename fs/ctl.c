@@ -62,12 +62,18 @@ static void refused(struct ctl_handle *ch, int ret, const struct err *err)
 }
 
 /* In the background; what is read back is its number. */
-static int job_start(struct ctl_call *c, struct strbuf *out)
+static int job_start(struct ctl_call *c, struct strbuf *out, struct err *err)
 {
-	ctl_call_start(c, true);
-	strbuf_printf(out, "%u\n", c->job);
+	int ret = 0;
+
+	if (ctl_call_start(c)) {
+		strbuf_printf(out, "%u\n", c->job);
+	} else {
+		ret = err_set(err, -EBUSY, "Too many jobs of this image");
+		mimage_outcome(c->m, err_text(err));
+	}
 	ctl_call_unref(c);
-	return 0;
+	return ret;
 }
 
 /* While the caller waits; he may interrupt it. */
@@ -97,7 +103,7 @@ static int line_run(struct ctl_write *w, const char *line, struct err *err)
 	if (!ret && !(c = ctl_call_new(m, &words)))
 		ret = err_set(err, -ENOMEM, "No memory");
 	if (!ret && job)
-		return job_start(c, &w->out);
+		return job_start(c, &w->out, err);
 	if (!ret)
 		return call_run(w, c, err);
 	mimage_outcome(m, err_text(err));

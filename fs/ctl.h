@@ -112,7 +112,8 @@ struct ctl_call {
 	unsigned refs;
 	unsigned job;                   /* number in jobs/; 0: is none */
 	enum ctl_state state;
-	int result;                     /* when done ... */
+	uint64_t ended;                 /* when done: the how many-eth */
+	int result;                     /* ... */
 	char *sentence;                 /* ... and in words; NULL: ok */
 	bool dismissed;
 	unsigned turns;                 /* changes of its state */
@@ -175,9 +176,12 @@ struct ctl_call *ctl_call_new(struct mimage *m, struct words *w_take);
 void ctl_call_unref(struct ctl_call *c);
 /* Here and now.  The outcome is in status and in @err. */
 int ctl_call_run(struct ctl_call *c, struct err *err);
-/* In the background, as a job at once or only when ctl_call_wait() says so. */
-void ctl_call_start(struct ctl_call *c, bool job);
-/* Not as a job at once, and after all that were started so before it on the
+/* In the background, as a job.  False: CTL_JOBS of the image have not ended yet.
+ * The last CTL_KEPT of an image that have ended can be read, and the last
+ * CTL_KEPT_IN_TURN of those that are jobs because they took long. */
+enum { CTL_JOBS = 16, CTL_KEPT = 64, CTL_KEPT_IN_TURN = 8 };
+bool ctl_call_start(struct ctl_call *c);
+/* In the background, as a job only when ctl_call_wait() says so; after all that were started so before it on the
  * same image.  False: CTL_IN_TURN of them have not ended yet. */
 enum { CTL_IN_TURN = 32 };      /* each holds a thread that waits */
 bool ctl_call_start_in_turn(struct ctl_call *c);

@@ -76,7 +76,7 @@ static int jobs_lookup(struct node *dir, const char *name, enum patience p,
 static int jobs_list(struct node *dir, enum patience p, struct listing *out)
 {
 	struct ctl_calls *l = dir->mnt->calls;
-	unsigned numbers[256];
+	unsigned numbers[CTL_JOBS + CTL_IN_TURN + CTL_KEPT + CTL_KEPT_IN_TURN];
 	size_t n = 0;
 	char name[16];
 

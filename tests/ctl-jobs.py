@@ -94,6 +94,44 @@ with open(f"{m}/status") as f:
 os.write(ctl, b"flush & ")
 testlib.wait_until(10, lambda: job(3)["state"] == "done", "its end")
 assert sorted(os.listdir(f"{m}/jobs")) == ["2", "3"]
+
+# Of those that have ended the last 64 are kept.
+def ended():
+    return all(job(n)["state"] != "running" for n in os.listdir(f"{m}/jobs"))
+
+
+for i in range(70):
+    os.write(ctl, b"flush x &")
+    last = os.pread(ctl, 100, 0).decode().strip()
+    testlib.wait_until(10, ended, "their ends")
+assert sorted(map(int, os.listdir(f"{m}/jobs"))) == \
+    list(range(int(last) - 63, int(last) + 1))
 os.close(ctl)
 # Jobs that nobody has dismissed go with the mount.
+testlib.umount(m)
+
+# Not more than 16 run at a time.  What mkdir left behind when it failed is kept
+# apart from them, and not for ever.  (Snapshots and a data file do not go
+# together.)
+run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=data", "b.qcow2",
+    "1M")
+m = testlib.mount("b.qcow2", options="rw", env={
+    "IMGFS_PAUSE": f"fs:background:{testlib.tmp}/pause"})
+ctl = os.open(f"{m}/ctl", os.O_RDWR)
+for i in range(9):              # the first one waits at the pause point
+    os.mkdir(f"{m}/snapshots/s{i}")
+left = os.listdir(f"{m}/jobs")
+assert len(left) == 9, left
+for i in range(16):             # and all for it
+    os.write(ctl, b"bitmap --remove none &")
+assert errname(os.write, ctl, b"flush &") == "EBUSY"
+assert os.pread(ctl, 100, 0) == b"Too many jobs of this image\n"
+assert len(os.listdir(f"{m}/jobs")) == 25
+with open("pause", "wb"):
+    pass
+testlib.wait_until(20, ended, "their ends")
+states = [(job(n)["type"], job(n)["state"]) for n in os.listdir(f"{m}/jobs")]
+assert sorted(states) == [("bitmap", "failed")] * 16 + \
+    [("snapshot", "failed")] * 8, states
+os.close(ctl)
 testlib.umount(m)

@@ -55,7 +55,8 @@ struct knobs {
 	bool no_forget;         /* rule 17: stale pages stay cached */
 	bool no_dirty_mark;     /* rule 12 */
 	bool no_job_flush;      /* commit: the top is emptied before the base is
-				 * durable */
+				 * durable; rebase: the new name is written
+				 * before what was pulled */
 	bool no_bitmap_mark;    /* rule 12: bitmaps never say "in use" */
 	bool no_barriers;       /* repair_barrier() lets the next write pass:
 				 * headers before the log, counts before maps */

@@ -14,6 +14,7 @@
  */
 #include "job.h"
 #include "codec.h"
+#include "engine.h"
 
 #include <sched.h>
 
@@ -401,7 +402,7 @@ static int pull_and_change(const struct rebase_args *a, struct err *err)
 	int ret = pull_what_differs(a);
 
 	/* The header must not be the first to be durable. */
-	if (!ret)
+	if (!ret && !knobs.no_job_flush)
 		ret = image_flush(a->top);
 	if (ret)
 		return ret == -ECANCELED ? ret :

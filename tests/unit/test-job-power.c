@@ -276,6 +276,7 @@ int main(void)
 		cmocka_unit_test_prestate(test_power, NULL),
 		cmocka_unit_test_prestate(test_power, &yes),
 		cmocka_unit_test_prestate(test_without_flush, NULL),
+		cmocka_unit_test_prestate(test_without_flush, &yes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -163,7 +163,11 @@ static void start(fuse_req_t req, enum change_what what, fuse_ino_t parent,
 	struct change *c = calloc(1, sizeof(*c));
 
 	reply_begin(req);
-	if (c) {
+	if (strlen(name) > NAME_MAX || (to && strlen(to) > NAME_MAX)) {
+		/* The kernel lets a kilobyte pass. */
+		reply_err(req, -ENAMETOOLONG);
+		free(c);
+	} else if (c) {
 		c->mnt = fuse_req_userdata(req);
 		c->what = what;
 		c->parent = parent;

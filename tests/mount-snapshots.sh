@@ -76,13 +76,13 @@ cmp got.raw 1.raw
 
 python3 - <<'END'
 import subprocess
-for name in (b"a/b", b"", b".", b"\xc3\xa4" * 127 + b"x", b"alike", b"alike",
+for name in (b"a/b", b"", b".", b"\xc3\xa4" * 255, b"alike", b"alike",
              b"new\nline", b"50%", b"a%2Fb", b"%", b"x" * 245 + b"/" * 10):
     subprocess.check_call(["qemu-img", "snapshot", "-c", name, "a.qcow2"])
 END
 mount_img -o rw a.qcow2 m
 python3 - <<'END'
-import json, os
+import errno, json, os
 d = b"m/snapshots"
 got = {}
 for f in os.listdir(d):
@@ -92,7 +92,7 @@ for f in os.listdir(d):
 for name, file in (("a/b", b"a%2Fb"), ("", b"%"), (".", b"%2E"),
                    ("new\nline", b"new%0Aline"), ("50%", b"50%"),
                    ("a%2Fb", b"a%252Fb"), ("%", b"%25"), ("first", b"first"),
-                   ("\xe4" * 127 + "x", b"\xc3\xa4" * 127 + b"x")):
+                   ("\xe4" * 127 + "\ufffd", b"\xc3\xa4" * 127 + b"\xc3")):
     assert got[name] == [file], (name, got)
 assert sorted(got["alike"]) == [b"alike", b"alike%~8"], got["alike"]
 long = got["x" * 245 + "/" * 10]
@@ -103,6 +103,17 @@ assert [f for f in os.listdir(d) if f.startswith(b"alike")] == [b"alike"]
 os.rmdir(d + b"/a%2Fb")
 os.mkdir(d + b"/a%2Fb")
 assert json.load(open(d + b"/a%2Fb/info.json"))["name"] == "a/b"
+# Nothing is cut off on the way.
+before = os.listdir(d)
+for call in (lambda: os.mkdir(d + b"/" + b"\xc3\xa4" * 255),
+             lambda: os.mkdir(d + b"/" + b"y" * 256),
+             lambda: os.rename(d + b"/first", d + b"/" + b"z" * 300)):
+    try:
+        call()
+        raise SystemExit("a name of more than 255 bytes was taken")
+    except OSError as e:
+        assert e.errno == errno.ENAMETOOLONG, e
+assert os.listdir(d) == before
 for f in os.listdir(d):
     os.rmdir(d + b"/" + f)
 assert os.listdir(d) == []
@@ -115,9 +126,12 @@ assert_eq "$(qemu-img snapshot -l a.qcow2)" "" "all are gone"
 
 mkfifo pause
 IMGFS_PAUSE=snapshot:instant:$tmp/pause mount_img -o rw a.qcow2 m
-begin=$(date +%s%N)
-mkdir m/snapshots/slow
-[ $(($(date +%s%N) - begin)) -lt 5000000000 ] || fail "mkdir waited"
+# Who asked for it can be killed (pitfall 11), and is answered before it is there.
+mkdir m/snapshots/slow &
+victim=$!
+sleep 0.1
+kill -KILL $victim
+wait $victim 2>/dev/null || :
 assert_eq "$(ls m/snapshots)" slow "it is there while it is made"
 cat m/snapshots/slow/info.json > info &
 reader=$!

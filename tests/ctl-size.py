@@ -184,6 +184,89 @@ def growable(fmt):
                               stdout=subprocess.DEVNULL).returncode in (0, 3)
 
 
+def growing_snapshot():
+    """The disk grows, and its L1 table with it, while a snapshot waits for its
+    instant, and while others are made: each is the disk of one moment."""
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512",
+        "s.qcow2", "1M")
+    os.mkfifo("pause")
+    m = mount("s.qcow2", options="rw,growable",
+              env={"IMGFS_PAUSE": "snapshot:instant:" + os.getcwd() + "/pause"})
+    model, made, failed = bytearray(MIB), {}, []
+    fd = os.open(m + "/disk", os.O_RDWR)
+
+    def put(off, data):
+        assert os.pwrite(fd, data, off) == len(data)
+        model.extend(bytes(max(0, off + len(data) - len(model))))
+        model[off:off + len(data)] = data
+
+    def append(n):
+        put(len(model), bytes([len(model) >> 16 & 127 | 1]) * n)
+
+    def grow_to(size):
+        try:
+            while len(model) < size:
+                append(51200)
+        except Exception as e:          # told by the main thread
+            failed.append(e)
+
+    # The size is changed when the snapshot is there; overwriting goes on.  (64
+    # tables of 32 KiB fill a cluster of L1.)
+    put(0, b"old" * 10000)
+    os.mkdir(m + "/snapshots/paused")
+    put(0, b"new" * 10000)
+    now = bytes(model)
+    t = threading.Thread(target=grow_to, args=(5 * MIB,))
+    t.start()
+    with open("pause", "wb"):
+        pass
+    with open(m + "/snapshots/paused/disk", "rb") as f:
+        made["paused"] = f.read()
+    t.join()
+    assert made["paused"] == now
+    assert len(model) >= 5 * MIB
+
+    t = threading.Thread(target=grow_to, args=(16 * MIB,))
+    t.start()
+    while t.is_alive():
+        name = "s%d" % len(made)
+        least = len(model)
+        os.mkdir(f"{m}/snapshots/{name}")
+        with open(f"{m}/snapshots/{name}/disk", "rb") as f:
+            made[name] = f.read()
+        assert len(made[name]) >= least, (name, len(made[name]), least)
+    t.join()
+    assert not failed, failed
+    assert len(made) > 2, made.keys()
+    os.close(fd)
+    umount(m)
+    sound("qcow2", "s.qcow2", model)
+    for name, data in made.items():
+        # One write may be half there: the size comes first.
+        n = len(data) - 51200
+        assert name == "paused" or data[:n] == model[:n], name
+        run("qemu-img", "convert", "-f", "qcow2", "-l", name, "-O", "raw",
+            "s.qcow2", "out")
+        # QEMU shows a snapshot in the size that the disk has now.
+        with open("out", "rb") as f:
+            assert f.read(len(data)) == data, name
+            assert not any(f.read()), name
+
+
+def not_growable(fmt):
+    """What QEMU cannot resize does not grow here."""
+    run("qemu-img", "create", "-q", "-f", fmt, "n." + fmt, "4M")
+    m = mount("n." + fmt, options="rw,growable")
+    with open(m + "/disk", "r+b", buffering=0) as f:
+        size = f.seek(0, os.SEEK_END)
+        assert errname(f.truncate, size + MIB) == "EOPNOTSUPP", fmt
+        assert errname(f.write, b"x" * 512) in ("EOPNOTSUPP", "ENOSPC"), fmt
+        assert os.fstat(f.fileno()).st_size == size
+    fails(m, "resize +1M", "EOPNOTSUPP",
+          "Image format driver does not support resize")
+    umount(m)
+
+
 def checking():
     run("qemu-img", "create", "-q", "-f", "qcow2", "c.qcow2", "1M")
     run("qemu-io", "-c", "write -P 3 0 300k", "c.qcow2")
@@ -278,6 +361,9 @@ for fmt in "raw", "qcow2", "qed":
     for cache in "none", "writeback":
         resizing(fmt, cache)
     growable(fmt)
+for fmt in "qcow", "vmdk", "vdi", "vpc", "vhdx", "parallels":
+    not_growable(fmt)
+growing_snapshot()
 amending()
 beside_writers()
 checking()

@@ -47,11 +47,32 @@ static int resize_marked(struct image *img, const void *arg)
 	return resize(img, arg);
 }
 
+/* Bitmaps that can be trusted have as many bits as the disk has pieces. */
+static bool is_resized(struct image *img, const void *arg)
+{
+	const struct to *to = arg;
+	uint64_t len, size = image_size(img);
+	struct bitmap_info *list;
+	bool dirty;
+	size_t n;
+
+	assert_int_equal(bitmap_list(img, &list, &n, NULL), 0);
+	for (size_t i = 0; i < n; i++) {
+		if (list[i].inconsistent)
+			continue;
+		for (uint64_t off = 0; off < size; off += len)
+			assert_int_equal(bitmap_run(img, list[i].name, off,
+						    &len, &dirty, NULL), 0);
+	}
+	bitmap_list_free(list, n);
+	return size == to->size;
+}
+
 static void try(const char *make, uint64_t size, enum preallocation prealloc)
 {
 	const struct to to = { size, prealloc };
 	const struct crash_case c = {
-		.make = make, .arg = &to,
+		.make = make, .arg = &to, .is_new = is_resized,
 		.change = strstr(make, "bitmap") ? resize_marked : resize,
 	};
 

@@ -118,3 +118,60 @@ grep -q 'unknown to us...' a.qcow2
 qemu-img check -q a.qcow2
 IMGCTL_QEMU_COMPAT=7.2 "$imgctl" snapshot -l a.qcow2 > ours
 qemu-img snapshot -l a.qcow2 | cmp - ours
+
+# A snapshot of two, by ID or name, is what map, info, compare, convert and
+# measure tell of: its disk converted by qemu-img is the oracle.
+qemu-img create -q -f qcow2 a.qcow2 4M
+io -c 'write -P 1 0 1M'
+qemu-img snapshot -c first a.qcow2
+io -c 'write -P 2 512k 2M'
+qemu-img snapshot -c 'second one' a.qcow2
+io -c 'write -z 0 4M'
+for s in snapshot.id=1:first snapshot.name=first:first first:first \
+	snapshot.id=2:'second one' 'snapshot.name=second one:second one' \
+	'snapshot.id=2,snapshot.name=second one:second one'; do
+	key=${s%%:*}
+	qemu-img convert -l "${s#*:}" -O raw a.qcow2 want.raw
+	qemu-img convert -l "${s#*:}" -O qcow2 a.qcow2 want.qcow2
+	"$imgctl" convert -l "$key" -O raw a.qcow2 got.raw
+	cmp got.raw want.raw
+	"$imgctl" compare --a-snapshot "$key" a.qcow2 want.raw
+	"$imgctl" compare -f raw -F qcow2 --b-snapshot "$key" want.raw a.qcow2
+	if "$imgctl" compare a.qcow2 want.raw > out; then exit 1; fi
+	qemu-img map --output=json want.qcow2 |
+		sed 's/, "offset": [0-9]*//' > want.map
+	"$imgctl" map --output=json --snapshot "$key" a.qcow2 |
+		sed 's/, "offset": [0-9]*//' > got.map
+	python3 - <<'END2'
+import json
+def ranges(name):
+    out = []
+    for e in json.load(open(name)):
+        if out and out[-1][2] == e["data"]:
+            out[-1][1] = e["start"] + e["length"]
+        else:
+            out.append([e["start"], e["start"] + e["length"], e["data"]])
+    return out
+assert ranges("got.map") == ranges("want.map"), (ranges("got.map"),
+                                                 ranges("want.map"))
+END2
+	"$imgctl" info --snapshot "$key" a.qcow2 > out
+	"$imgctl" measure -O qcow2 -l "$key" a.qcow2 > got
+	qemu-img measure -O qcow2 -l "$key" a.qcow2 | cmp - got
+done
+for key in snapshot.id=9 snapshot.name=none snapshot.id=1,snapshot.name=x none
+do
+	for args in "map --snapshot $key a.qcow2" \
+		"info --snapshot $key a.qcow2" \
+		"compare --a-snapshot $key a.qcow2 a.qcow2"; do
+		if "$imgctl" $args > out 2>&1; then exit 1; fi
+		grep -q "Can't find snapshot\|Failed to load snapshot" out
+	done
+done
+# Called as qemu-img there is no such thing.
+ln -s "$imgctl" qemu-img
+for args in "map --snapshot first a.qcow2" "info --snapshot first a.qcow2" \
+	"compare --a-snapshot first a.qcow2 a.qcow2"; do
+	if ./qemu-img $args > out 2>&1; then exit 1; fi
+	grep -q 'unrecognized option' out
+done

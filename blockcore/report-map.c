@@ -21,6 +21,7 @@ void map_cursor_init(struct map_cursor *c, const struct view *v,
 	*c = (struct map_cursor) {
 		.view = *v,
 		.how = how,
+		.shows_compressed = qemu_compat() >= 100,
 		.at = start,
 		.end = start,
 	};
@@ -40,24 +41,33 @@ static bool joins(const struct run *a, const struct run *b)
 	return a->file == b->file && a->host + a->len == b->host;
 }
 
-static const char *boolean(bool b)
+static void put_uint(struct strbuf *out, const char *before, uint64_t n)
 {
-	return b ? "true" : "false";
+	strbuf_puts(out, before);
+	strbuf_uint(out, n);
 }
 
+static void put_bool(struct strbuf *out, const char *before, bool b)
+{
+	strbuf_puts(out, before);
+	strbuf_puts(out, b ? "true" : "false");
+}
+
+/* There may be millions of them: no printf. */
 static void entry_json(struct map_cursor *c, struct strbuf *out)
 {
 	const struct run *r = &c->pending;
 
-	strbuf_printf(out, "{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
-		      ", \"depth\": %u, \"present\": %s, \"zero\": %s,"
-		      " \"data\": %s", r->off, r->len, r->depth,
-		      boolean(r->present), boolean(r->zero), boolean(r->data));
-	if (qemu_compat() >= 100)
-		strbuf_printf(out, ", \"compressed\": %s",
-			      boolean(r->compressed));
+	put_uint(out, "{ \"start\": ", r->off);
+	put_uint(out, ", \"length\": ", r->len);
+	put_uint(out, ", \"depth\": ", r->depth);
+	put_bool(out, ", \"present\": ", r->present);
+	put_bool(out, ", \"zero\": ", r->zero);
+	put_bool(out, ", \"data\": ", r->data);
+	if (c->shows_compressed)
+		put_bool(out, ", \"compressed\": ", r->compressed);
 	if (r->has_host)
-		strbuf_printf(out, ", \"offset\": %" PRIu64, r->host);
+		put_uint(out, ", \"offset\": ", r->host);
 	strbuf_putc(out, '}');
 	c->listed = true;
 }

@@ -55,6 +55,7 @@ struct map_cursor {
 	uint64_t at, end;
 	bool started, ended;
 	bool listed;            /* an entry was printed */
+	bool shows_compressed;  /* as qemu-img does in 10.0 */
 	bool has_pending;
 	struct run pending;     /* grows until the next one differs */
 };

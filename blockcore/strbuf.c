@@ -38,18 +38,33 @@ void strbuf_putc(struct strbuf *sb, char c)
 	strbuf_add(sb, &c, 1);
 }
 
+void strbuf_uint(struct strbuf *sb, uint64_t n)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do
+		digits[--at] = (char)('0' + n % 10);
+	while (n /= 10);
+	strbuf_add(sb, digits + at, sizeof(digits) - at);
+}
+
+/* Mostly there is room already: one look at @fmt is enough. */
 void strbuf_vprintf(struct strbuf *sb, const char *fmt, va_list ap)
 {
+	size_t room = sb->cap - sb->len;
 	va_list again;
 	int n;
 
 	va_copy(again, ap);
-	n = vsnprintf(NULL, 0, fmt, again);
+	n = vsnprintf(room ? sb->text + sb->len : NULL, room, fmt, again);
 	va_end(again);
 	if (n < 0)
 		BUG("bad format string");
-	grow(sb, (size_t)n);
-	vsnprintf(sb->text + sb->len, (size_t)n + 1, fmt, ap);
+	if ((size_t)n >= room) {
+		grow(sb, (size_t)n);
+		vsnprintf(sb->text + sb->len, (size_t)n + 1, fmt, ap);
+	}
 	sb->len += (size_t)n;
 }
 

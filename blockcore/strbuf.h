@@ -18,6 +18,8 @@ struct strbuf {
 void strbuf_add(struct strbuf *sb, const void *data, size_t n);
 void strbuf_puts(struct strbuf *sb, const char *s);
 void strbuf_putc(struct strbuf *sb, char c);
+/* Decimal; faster than printf. */
+void strbuf_uint(struct strbuf *sb, uint64_t n);
 void strbuf_printf(struct strbuf *sb, const char *fmt, ...) printf_like(2, 3);
 void strbuf_vprintf(struct strbuf *sb, const char *fmt, va_list ap);
 /* Hands the text over (never NULL) and leaves @sb empty. */

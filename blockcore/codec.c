@@ -20,8 +20,9 @@
 /*
  * 12 bits of window: small-window readers exist.  With these four numbers a
  * stream is QEMU's bit for bit.  libdeflate cannot keep to such a window; where
- * 32 KiB are allowed (ZLIB) it is three times as fast, and as dense.  Inflating in one call needs no window of its
- * own (the output is the history), so streams made with 32 KiB decode too.
+ * 32 KiB are allowed (ZLIB) it is three times as fast, and as dense.  Inflating
+ * in one call needs no window of its own (the output is the history), so streams
+ * made with 32 KiB decode too.
  */
 enum wrap { RAW, ZLIB, NR_WRAPS };
 
@@ -39,7 +40,7 @@ struct deflate_ctx {
 	int level[NR_WRAPS];    /* of enc */
 #ifdef HAVE_LIBDEFLATE
 	struct libdeflate_decompressor *fast;
-	struct libdeflate_compressor *fast_enc;
+	struct libdeflate_compressor *fast_enc, *stored_enc;
 #endif
 };
 
@@ -62,6 +63,7 @@ static void ctx_free(void *p)
 #ifdef HAVE_LIBDEFLATE
 	libdeflate_free_decompressor(c->fast);
 	libdeflate_free_compressor(c->fast_enc);
+	libdeflate_free_compressor(c->stored_enc);
 #endif
 	free(c);
 }
@@ -211,6 +213,9 @@ static int deflate_decode(const void *in, size_t in_len, void *out,
 static int deflate_encode(const void *in, size_t in_len, void *out,
 			  size_t out_cap, size_t *n)
 {
+	*n = 0;
+	if (out_cap < in_len && is_noise(in, in_len))
+		return 0;
 	return encode(RAW, Z_DEFAULT_COMPRESSION, in, in_len, out, out_cap, n);
 }
 
@@ -242,12 +247,17 @@ static int zlib_encode(const void *in, size_t in_len, void *out, size_t out_cap,
 {
 #ifdef HAVE_LIBDEFLATE
 	struct deflate_ctx *c = ctx_get();
+	bool noise = is_noise(in, in_len);
+	struct libdeflate_compressor **enc;
 
-	if (c && !c->fast_enc)
-		c->fast_enc = libdeflate_alloc_compressor(FAST_LEVEL);
-	if (!c || !c->fast_enc)
+	if (!c)
 		return -ENOMEM;
-	*n = libdeflate_zlib_compress(c->fast_enc, in, in_len, out, out_cap);
+	enc = noise ? &c->stored_enc : &c->fast_enc;
+	if (!*enc)
+		*enc = libdeflate_alloc_compressor(noise ? 0 : FAST_LEVEL);
+	if (!*enc)
+		return -ENOMEM;
+	*n = libdeflate_zlib_compress(*enc, in, in_len, out, out_cap);
 	return 0;
 #else
 	return encode(ZLIB, Z_DEFAULT_COMPRESSION, in, in_len, out, out_cap, n);

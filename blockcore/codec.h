@@ -44,4 +44,7 @@ int isal_encode(bool zlib, const void *in, size_t in_len, void *out,
 /* Are all @len bytes zero?  About memory speed. */
 bool is_zero(const void *buf, size_t len);
 
+/* Is deflate sure to make them no shorter?  About 1 GB/s; false: not known. */
+bool is_noise(const void *buf, size_t len);
+
 #endif

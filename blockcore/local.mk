@@ -15,6 +15,7 @@ libimgcore_a_SOURCES += blockcore/util.h
 libimgcore_a_SOURCES += blockcore/err.c
 libimgcore_a_SOURCES += blockcore/strbuf.c
 libimgcore_a_SOURCES += blockcore/codec.c
+libimgcore_a_SOURCES += blockcore/noise.c
 libimgcore_a_SOURCES += blockcore/codec-archive.c
 libimgcore_a_SOURCES += blockcore/codec-zstd.c
 libimgcore_a_SOURCES += blockcore/codec-isal.c

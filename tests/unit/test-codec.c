@@ -320,6 +320,65 @@ static void zstd_refuses_rubbish(void **state)
 	assert_int_equal(codec_zstd.decode(packed, n, back, UNIT), -EIO);
 }
 
+static uint32_t next(uint32_t *x)
+{
+	*x = *x * 1664525u + 1013904223u;
+	return *x >> 16;
+}
+
+/* Noise of which a part was spoilt: bytes that come again, a few bits that never
+ * come, or text. */
+static void spoil(unsigned char *p, size_t len, uint32_t *x)
+{
+	size_t n = next(x) % 4 ? next(x) % 200 : next(x) % 6000;
+	size_t from = next(x) % (len - n), to = next(x) % (len - n);
+
+	switch (next(x) % 4) {
+	case 0:
+		memmove(p + to, p + from, n);
+		break;
+	case 1:
+		for (size_t i = 0; i < n; i++)
+			p[to + i] &= 0x7f;
+		break;
+	case 2:
+		memset(p + to, 'x', n / 8);
+		break;
+	default:
+		break;
+	}
+}
+
+static void noise_is_what_deflate_cannot_shorten(void **state)
+{
+	enum { LEN = 65536 };
+	unsigned char *in = malloc(LEN), *out = malloc(2 * LEN);
+	unsigned noisy = 0, shorter = 0;
+	uint32_t x = 1;
+
+	(void)state;
+	memset(in, 0, LEN);
+	assert_false(is_noise(in, 100));
+	for (unsigned round = 0; round < 300; round++) {
+		uLongf len = 2 * LEN;
+
+		for (size_t i = 0; i < LEN; i++)
+			in[i] = (unsigned char)next(&x);
+		spoil(in, LEN, &x);
+		assert_int_equal(compress2(out, &len, in, LEN, 9), Z_OK);
+		noisy += is_noise(in, LEN);
+		shorter += len < LEN;
+		assert_false(is_noise(in, LEN) && len < LEN);
+	}
+	assert_true(noisy > 60 && shorter > 60);
+	memcpy(in + 3 * LEN / 4, in, LEN / 4);
+	assert_false(is_noise(in, LEN));
+	memset(in, 0, LEN);
+	assert_false(is_noise(in, LEN));
+	free(in);
+	free(out);
+}
+
 static void zeroes_at_every_place(void **state)
 {
 	static unsigned char buf[1200];
@@ -391,6 +450,7 @@ int main(void)
 		cmocka_unit_test(zstd_reads_what_others_make),
 		cmocka_unit_test(zstd_huge_window_takes_no_memory),
 		cmocka_unit_test(zstd_refuses_rubbish),
+		cmocka_unit_test(noise_is_what_deflate_cannot_shorten),
 		cmocka_unit_test(zeroes_at_every_place),
 		cmocka_unit_test(threads_bring_their_contexts),
 	};

@@ -36,6 +36,7 @@ struct check {
 	uint64_t l2_at;         /* ... and where it is; UINT64_MAX: none */
 	unsigned char *block;   /* one refcount block */
 	uint64_t block_at;      /* likewise */
+	bool counts_hold;       /* compare_all() found the image to agree */
 	unsigned char *reftable;
 	uint64_t nr_blocks;     /* entries of @reftable */
 	bool unaligned_said;

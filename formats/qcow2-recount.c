@@ -185,11 +185,15 @@ static int compare(struct check *c, uint64_t i, uint64_t *end)
 		check_say(c->res, "Can't get refcount for cluster %" PRIu64
 			  ": %s", i, strerror(-ret));
 		c->res->check_errors++;
+		c->counts_hold = false;
 		return 0;
 	}
 	if (stored || found)
 		*end = i + 1;
-	return stored == found ? 0 : differs(c, i, stored, found);
+	if (stored == found)
+		return 0;
+	c->counts_hold = false;
+	return differs(c, i, stored, found);
 }
 
 /* Nobody says or has anything about [first, first + n), which one block
@@ -207,6 +211,7 @@ int compare_all(struct check *c)
 	uint64_t per = qcow2_refs_per_block(c->q), end = 1;
 	int ret = 0;
 
+	c->counts_hold = true;
 	for (uint64_t at = 0; at < c->nr_clusters && !ret; at += per) {
 		uint64_t n = min_u64(per, c->nr_clusters - at);
 
@@ -243,6 +248,16 @@ static int copied_found(struct check *c, bool fix, const char *what)
 	return fix;
 }
 
+/* What the image says, from memory where that is the same: entries lead hither
+ * and thither, and one block is loaded at a time. */
+static int count_of(struct check *c, uint64_t cluster, uint64_t *count)
+{
+	if (!c->counts_hold || cluster >= c->nr_clusters)
+		return stored_count(c, cluster, count);
+	*count = counts_get(&c->counts, cluster);
+	return 0;
+}
+
 static int check_copied_entry(struct check *c, uint64_t at, bool fix)
 {
 	uint64_t e = be64_at(c->l2 + at), host = e & QL2_HOST, count = 1;
@@ -250,7 +265,7 @@ static int check_copied_entry(struct check *c, uint64_t at, bool fix)
 
 	/* Without a count there is nothing to compare the bit with. */
 	if (!qcow2_l2_has_host(c->q, e) ||
-	    (!c->q->data && stored_count(c, host / c->unit, &count)) ||
+	    (!c->q->data && count_of(c, host / c->unit, &count)) ||
 	    (count == 1) == !!(e & QCOPIED))
 		return 0;
 	snprintf(what, sizeof(what), "data cluster: l2_entry=%" PRIx64
@@ -277,7 +292,7 @@ static int check_copied_l1(struct check *c, uint32_t i, uint64_t e, bool live)
 	char what[96];
 
 	(void)live;
-	if (!at || ret || stored_count(c, at / c->unit, &count))
+	if (!at || ret || count_of(c, at / c->unit, &count))
 		return ret;
 	if ((count == 1) != !!(e & QCOPIED)) {
 		/* Its table is nothing else. */

@@ -19,7 +19,7 @@ static void l1_switch(struct image *img, struct mpage *head, uint64_t host,
 	unsigned char b[QH_REFTABLE_OFFSET - QH_L1_SIZE];
 
 	be32_put(b, entries);
-	be64_put(b + QH_L1_OFFSET - QH_L1_SIZE, host);
+	be64_put(b + (QH_L1_OFFSET - QH_L1_SIZE), host);
 	change_begin(img);
 	qcow2_header_put(img, head, QH_L1_SIZE, b, sizeof(b));
 	qcow2_l1_set(q, host, entries);

@@ -81,7 +81,7 @@ static int find_any(struct image *img, const char *name, struct bitmap **b,
 		    struct err *err)
 {
 	int ret = bitmaps_listed(img, false, err);
-	struct bitmap *found;
+	struct bitmap *found = NULL;
 
 	if (ret)
 		return ret;
@@ -107,7 +107,7 @@ static int refuse_inconsistent(const struct bitmap *b, struct err *err)
 static int find(struct image *img, const char *name, struct bitmap **b,
 		struct err *err)
 {
-	struct bitmap *found;
+	struct bitmap *found = NULL;
 	int ret = find_any(img, name, &found, err);
 
 	if (ret)
@@ -133,7 +133,7 @@ static int begin(struct image *img, struct err *err)
 static int find_to_change(struct image *img, const char *name,
 			  struct bitmap **b, struct err *err)
 {
-	struct bitmap *found;
+	struct bitmap *found = NULL;
 	int ret = find(img, name, &found, err);
 
 	if (ret)
@@ -176,33 +176,73 @@ static int check_storable(struct image *img, const struct bitmap *b,
 	return ret;
 }
 
-/* A clean one behind the others. */
-static int append(struct image *img, const char *name, unsigned shift,
-		  struct err *err)
+/* The set has no @b any more; what it has in the file is given back when the
+ * others are stored. */
+static int let_go(struct bitmap_set *set, struct bitmap *b)
+{
+	struct bitmap **grown = realloc(set->gone, (set->nr_gone + 1) *
+					sizeof(*grown));
+
+	if (!grown)
+		return -ENOMEM;
+	set->gone = grown;
+	set->gone[set->nr_gone++] = b;
+	return 0;
+}
+
+/* The last one, which could not be made. */
+static void undo_append(struct bitmap_set *set, bool changed)
+{
+	struct bitmap *b = set->item[--set->n];
+
+	set->changed = changed;
+	bits_free(atomic_exchange(&b->bits, NULL));
+	if (let_go(set, b))
+		bitmap_free(b);         /* its space leaks */
+}
+
+static int fresh_take(struct image *img, const char *name, unsigned shift,
+		      struct bits *bits)
 {
 	struct bitmap_set *set = &img->eng->bitmaps.set;
-	struct bitmap probe = { .name = (char *)name, .shift = shift }, *b;
-	struct bits *bits;
-	int ret = check_storable(img, &probe, err);
+	bool was = set->changed, undo = true;
+	struct bitmap *b = bitmap_found_take(set, strdup(name), shift);
+	int ret;
 
-	if (ret)
-		return ret;
-	bits = bits_new(bitmap_bits(&probe, image_size(img)));
-	b = bits ? bitmap_found_take(set, strdup(name), shift) : NULL;
 	if (!b) {
 		bits_free(bits);
 		return -ENOMEM;
 	}
-	b->enabled = b->fresh = b->in_use = true;
-	atomic_store(&b->bits, bits);
-	ret = bitmaps_track(img);
-	if (ret) {
-		set->n--;
-		bitmap_free(b);
+	b->enabled = b->fresh = b->in_use = set->changed = true;
+	ret = bitmaps_place(img, &undo);
+	if (ret && undo) {
+		bits_free(bits);
+		undo_append(set, was);
 		return ret;
 	}
-	set->changed = true;
-	return 0;
+	atomic_store(&b->bits, bits);
+	return ret;
+}
+
+/* A clean one behind the others. */
+static int append(struct image *img, const char *name, unsigned shift,
+		  struct err *err)
+{
+	struct bitmap probe = { .name = (char *)name, .shift = shift };
+	struct bits *bits;
+	int ret = check_storable(img, &probe, err), tracked;
+
+	if (ret)
+		return ret;
+	bits = bits_new(bitmap_bits(&probe, image_size(img)));
+	if (!bits)
+		return -ENOMEM;
+	ret = fresh_take(img, name, shift, bits);
+	tracked = bitmaps_track(img);
+	if (tracked)    /* it misses what is written */
+		lookup(&img->eng->bitmaps.set, name)->inconsistent = true;
+	return ret ? err_errno(err, ret, "Could not store bitmap '%s'", name) :
+		     tracked;
 }
 
 static int check_new(struct image *img, const char *name, uint64_t granularity,
@@ -235,7 +275,8 @@ int bitmap_add(struct image *img, const char *name, uint64_t granularity,
 	return ret ? ret : append(img, name, log2_u64(granularity), err);
 }
 
-static void take_out(struct bitmap_set *set, struct bitmap *b)
+/* Where it was. */
+static size_t take_out(struct bitmap_set *set, const struct bitmap *b)
 {
 	size_t i = 0;
 
@@ -243,44 +284,47 @@ static void take_out(struct bitmap_set *set, struct bitmap *b)
 		i++;
 	memmove(set->item + i, set->item + i + 1,
 		(--set->n - i) * sizeof(*set->item));
+	return i;
 }
 
-static int remove_found(struct image *img, struct bitmap *b)
+/* There was room for it. */
+static void put_in(struct bitmap_set *set, struct bitmap *b, size_t i)
+{
+	memmove(set->item + i + 1, set->item + i,
+		(set->n++ - i) * sizeof(*set->item));
+	set->item[i] = b;
+}
+
+/* It records until the list without it is in the file. */
+static int remove_found(struct image *img, struct bitmap *b, struct err *err)
 {
 	struct bitmap_set *set = &img->eng->bitmaps.set;
-	struct bitmap **grown = realloc(set->gone, (set->nr_gone + 1) *
-					sizeof(*grown));
-	bool was = b->enabled;
+	bool was = set->changed, undo;
+	size_t i = take_out(set, b);
 	int ret;
 
-	if (!grown)
-		return -ENOMEM;
-	set->gone = grown;
-	b->enabled = false;
-	ret = bitmaps_track(img);
-	if (ret) {
-		b->enabled = was;
-		return ret;
-	}
-	take_out(set, b);
-	if (b->fresh)
-		bitmap_free(b);
-	else
-		set->gone[set->nr_gone++] = b;
 	set->changed = true;
-	return 0;
+	ret = bitmaps_place(img, &undo);
+	if (ret && undo) {
+		put_in(set, b, i);
+		set->changed = was;
+	} else if (!bitmaps_track(img)) {
+		(void)let_go(set, b);
+	}       /* else nobody may free it */
+	return ret ? err_errno(err, ret, "Could not store the list of bitmaps") :
+		     0;
 }
 
 int bitmap_remove(struct image *img, const char *name, struct err *err)
 {
-	struct bitmap *b;
+	struct bitmap *b = NULL;
 	int ret;
 	with_lock(&img->eng->bitmaps.lock);
 
 	ret = find_any(img, name, &b, err);
 	if (!ret)
 		ret = begin(img, err);
-	return ret ? ret : remove_found(img, b);
+	return ret ? ret : remove_found(img, b, err);
 }
 
 /* ---- changing one --------------------------------------------------------- */
@@ -303,7 +347,7 @@ static int replace_bits(struct image *img, struct bitmap *b, uint64_t size,
 
 int bitmap_clear(struct image *img, const char *name, struct err *err)
 {
-	struct bitmap *b;
+	struct bitmap *b = NULL;
 	int ret;
 	with_lock(&img->eng->bitmaps.lock);
 
@@ -318,7 +362,7 @@ int bitmap_clear(struct image *img, const char *name, struct err *err)
 int bitmap_enable(struct image *img, const char *name, bool on,
 		  struct err *err)
 {
-	struct bitmap *b;
+	struct bitmap *b = NULL;
 	bool was;
 	int ret;
 	with_lock(&img->eng->bitmaps.lock);
@@ -386,7 +430,7 @@ int bitmap_merge(struct image *img, const char *name, struct image *src,
 int bitmap_run(struct image *img, const char *name, uint64_t off,
 	       uint64_t *len, bool *dirty, struct err *err)
 {
-	struct bitmap *b;
+	struct bitmap *b = NULL;
 	uint64_t n, end;
 	int ret;
 	with_lock(&img->eng->bitmaps.lock);
@@ -457,7 +501,7 @@ static int check_resized(struct image *img, struct err *err)
 int bitmaps_resize_begin(struct image *img, struct err *err)
 {
 	struct bitmap_set *set = &img->eng->bitmaps.set;
-	struct bitmap *b;
+	struct bitmap *b = NULL;
 	int ret = engine_begin(img->eng);
 	with_lock(&img->eng->bitmaps.lock);
 

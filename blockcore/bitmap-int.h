@@ -19,6 +19,10 @@ int bitmap_load(struct image *img, struct bitmap *b, struct err *err);
 /* Marks it in the file before it changes; the caller syncs. */
 int bitmap_use(struct image *img, struct bitmap *b);
 void bitmap_free(struct bitmap *b);
+/* The set's list, after one came or went, is in the file, with room for all of
+ * it, while those that are in use say so there.  *@undo of a failure: nothing
+ * was changed; otherwise it is tried again when they are stored. */
+int bitmaps_place(struct image *img, bool *undo);
 /* How many bits it has of a disk of @size bytes. */
 uint64_t bitmap_bits(const struct bitmap *b, uint64_t size);
 

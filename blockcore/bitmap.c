@@ -250,25 +250,60 @@ int bitmaps_use_tracked(struct image *img)
 
 static bool to_store(const struct bitmap_set *set)
 {
-	bool any = set->changed;
+	bool any = set->changed || set->nr_gone;
 
 	for (size_t i = 0; i < set->n && !any; i++)
 		any = set->item[i]->in_use;
 	return any;
 }
 
+/* What is in the file counts, durably. */
+static int publish(struct image *img, struct bitmap_set *set)
+{
+	int ret = img->fmt->bitmaps->publish(img, set);
+
+	if (!ret)
+		ret = sync_files(img);
+	if (ret)
+		return ret;
+	for (size_t i = 0; i < set->n; i++)
+		set->item[i]->fresh = false;
+	drop_gone(set);
+	set->changed = false;
+	return 0;
+}
+
+int bitmaps_place(struct image *img, bool *undo)
+{
+	struct bitmap_set *set = &img->eng->bitmaps.set;
+	int ret = img->fmt->bitmaps->place(img, set);
+
+	if (!ret)
+		ret = image_flush(img);
+	*undo = ret != 0;
+	return ret ? ret : publish(img, set);
+}
+
+/* What fails is tried again, or the image is closed: no step may be done twice
+ * when it was done. */
 static int store_and_publish(struct image *img, struct bitmap_set *set)
 {
-	const struct format_bitmaps *fb = img->fmt->bitmaps;
-	int ret = fb->store(img, set);
+	int ret = img->fmt->bitmaps->store(img, set);
 
 	if (!ret)
 		ret = image_flush(img);
 	if (!ret)
-		ret = fb->publish(img, set);
-	if (!ret)
-		ret = sync_files(img);
-	/* What was replaced is given back, and that is written. */
+		ret = publish(img, set);
+	for (size_t i = 0; i < set->n && !ret; i++)
+		set->item[i]->in_use = false;
+	return ret;
+}
+
+/* What was replaced is given back, and that is written. */
+static int give_back(struct image *img)
+{
+	int ret = 0;
+
 	for (int i = 0; i < 2 && !ret && image_is_dirty(img); i++)
 		ret = image_flush(img);
 	return ret;
@@ -283,14 +318,17 @@ int bitmaps_store(struct image *img)
 	if (!to_store(set))
 		return 0;
 	ret = store_and_publish(img, set);
-	if (ret) {
+	return ret ? ret : give_back(img);
+}
+
+/* The image is closed, and they could not be stored. */
+void bitmaps_lost(struct image *img, int ret)
+{
+	bool any;
+	with_lock(&img->eng->bitmaps.lock);
+
+	any = to_store(&img->eng->bitmaps.set);
+	if (any)
 		log_line("%s: Lost persistent bitmaps: %s", img->name ?
 			 img->name : img->fmt->name, strerror(-ret));
-		return ret;
-	}
-	for (size_t i = 0; i < set->n; i++)
-		set->item[i]->fresh = set->item[i]->in_use = false;
-	drop_gone(set);
-	set->changed = false;
-	return 0;
 }

@@ -74,7 +74,7 @@ struct bitmap_set {
 	struct bitmap **item;   /* in the order of the file */
 	size_t n;
 	bool changed;           /* not those of the file, or not there */
-	struct bitmap **gone;   /* removed; their space is in use still */
+	struct bitmap **gone;   /* on no list; their space is in use still */
 	size_t nr_gone;
 };
 
@@ -100,9 +100,13 @@ struct format_bitmaps {
 	 * Stores bits and, if @set was changed, the list, in a way that does
 	 * not count yet.  What was allocated and stored is durable when the
 	 * engine calls publish(), which makes it count and retires what was
-	 * replaced; then the engine flushes again.
+	 * replaced and what is gone; then the engine flushes again.  Each may
+	 * fail and is called anew then.
 	 */
 	int (*store)(struct image *img, struct bitmap_set *set);
+	/* The same beside writers: no bits but room for those that are fresh,
+	 * and a list that says which are in use. */
+	int (*place)(struct image *img, struct bitmap_set *set);
 	int (*publish)(struct image *img, struct bitmap_set *set);
 };
 
@@ -126,7 +130,9 @@ void bitmap_list_free(struct bitmap_info *list, size_t n);
 
 /*
  * Changes, on a writable image, in QEMU's sentences.  They are in the file when
- * the image was closed or downgraded.  @granularity: bytes, 0 for the default.
+ * the image was closed or downgraded; but what comes or goes has its place on
+ * the list there, marked as in use, at once, or has not come or gone: a full
+ * host is told to who asked.  @granularity: bytes, 0 for the default.
  */
 int bitmap_add(struct image *img, const char *name, uint64_t granularity,
 	       struct err *err);

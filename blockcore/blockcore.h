@@ -494,13 +494,18 @@ int image_open_name(const char *name, bool image_opts, const char *format,
  * first error; the image is gone either way.  NULL is allowed. */
 int image_close(struct image *img);
 /* Read-only -> writable: takes the write lock on the same descriptor, then
- * fmt->upgrade.  -ETXTBSY locked, -EROFS, -EUCLEAN ... and back. */
+ * fmt->upgrade.  -ETXTBSY locked, -EROFS, -EUCLEAN ... */
 int image_upgrade(struct image *img, struct err *err);
+/* ... and back, which can be tried again: an image that cannot be left clean (a
+ * full host) stays writable, and nothing is lost. */
 int image_downgrade(struct image *img, struct err *err);
+/* The same, but afterwards it is read-only in any case; what could not be
+ * written is lost. */
+int image_downgrade_anyhow(struct image *img, struct err *err);
 /*
  * The same for an image of a chain, which was opened read-only: commit writes
  * to it.  With @grow also its size may change.  Its file is opened anew for
- * writing where need be.  image_downgrade() goes back.
+ * writing where need be.  image_downgrade_anyhow() goes back.
  */
 int image_upgrade_base(struct image *img, bool grow, struct err *err);
 

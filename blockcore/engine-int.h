@@ -117,6 +117,8 @@ struct engine {
 
 	pthread_mutex_t mark_lock;      /* fmt->dirty() runs once */
 	_Atomic bool marked;
+	bool unclean;           /* engine_clean() has failed; its caller is
+				 * alone */
 
 	pthread_mutex_t resize_lock;    /* the size changes */
 

@@ -121,16 +121,22 @@ int engine_clean(struct image *img)
 	/* What the first flush dropped is given back and written by another. */
 	if (!ret && image_is_dirty(img))
 		ret = image_flush(img);
-	if (ret || !atomic_load(&e->marked))
+	if (ret)
 		return ret;
+	/* Marks go one by one: who changes something after half of this has
+	 * failed makes them all again. */
+	e->unclean |= atomic_exchange(&e->marked, false);
+	if (!e->unclean)
+		return 0;
 	lost = bitmaps_store(img);
 	if (img->fmt->clean)
 		ret = img->fmt->clean(img);
 	if (!ret)
 		ret = sync_files(img);
 	if (!ret)
-		atomic_store(&e->marked, false);
-	return ret ? ret : lost;
+		ret = lost;
+	e->unclean = ret != 0;
+	return ret;
 }
 
 void image_corrupt(struct image *img, const char *fmt, ...)

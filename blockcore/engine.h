@@ -26,6 +26,9 @@ int engine_clean(struct image *img);
  * is no more: they are those of the file (bitmap.c). */
 int bitmaps_begin(struct image *img, struct err *err);
 void bitmaps_end(struct image *img);
+/* Who does not store them again after a failure says so, if there is anything
+ * to lose. */
+void bitmaps_lost(struct image *img, int ret);
 
 /* The image that @f shows as a file (file_from_image_take()), or NULL. */
 struct image *image_of_file(struct file *f);

@@ -128,22 +128,49 @@ int image_upgrade_base(struct image *img, bool grow, struct err *err)
 	return image_upgrade(img, err);
 }
 
+/* Nothing is written any more. */
+static int end_writing(struct image *img, struct err *err)
+{
+	bitmaps_end(img);
+	img->writable = false;
+	img->want_write = false;
+	return image_lock(img, false, err);
+}
+
+static int clean(struct image *img, struct err *err)
+{
+	int ret = engine_clean(img);
+
+	return ret ? err_errno(err, ret, "Could not flush '%s'", img->name) :
+		     0;
+}
+
 int image_downgrade(struct image *img, struct err *err)
+{
+	struct image *below = image_of_file(img->file);
+	int ret;
+
+	if (!img->writable)
+		return 0;
+	ret = clean(img, err);
+	if (!ret)
+		ret = end_writing(img, err);
+	return ret || !below ? ret : image_downgrade(below, err);
+}
+
+int image_downgrade_anyhow(struct image *img, struct err *err)
 {
 	struct image *below = image_of_file(img->file);
 	int ret, failed;
 
 	if (!img->writable)
 		return 0;
-	ret = engine_clean(img);
+	ret = clean(img, err);
 	if (ret)
-		err_errno(err, ret, "Could not flush '%s'", img->name);
-	bitmaps_end(img);
-	img->writable = false;
-	img->want_write = false;
-	failed = image_lock(img, false, err);
+		bitmaps_lost(img, ret);
+	failed = end_writing(img, err);
 	if (!failed && below)
-		failed = image_downgrade(below, err);
+		failed = image_downgrade_anyhow(below, err);
 	return ret ? ret : failed;
 }
 
@@ -178,6 +205,8 @@ int image_close(struct image *img)
 {
 	int ret = img && img->writable ? engine_clean(img) : 0;
 
+	if (ret)
+		bitmaps_lost(img, ret);
 	image_free(img);
 	return ret;
 }

@@ -70,7 +70,7 @@ int image_repair_shut(struct image *img, unsigned fix,
 	ret = image_upgrade(img, err);
 	if (!ret) {
 		ret = image_repair(img, fix, res);
-		ended = image_downgrade(img, err);
+		ended = image_downgrade_anyhow(img, err);
 		ret = ret ? ret : ended;
 	}
 	img->flags = flags;

@@ -12,6 +12,9 @@
  * begins to count with the header (qcow2-header.c); what only the old one knew
  * is retired then.  A crash leaks at most.
  *
+ * All of it may fail for want of space and is tried again: what was allocated by
+ * then is given back, or is a fresh bitmap's table that is used the next time.
+ *
  * A cluster that is not counted exactly once is not overwritten but replaced:
  * the image may lie.
  */
@@ -234,6 +237,13 @@ static int take_space(struct image *img, uint64_t n, uint64_t *host)
 	return 0;
 }
 
+/* Space that nothing has ever pointed to. */
+static void drop_space(struct image *img, uint64_t host, uint64_t n)
+{
+	if (host)
+		qcow2_unalloc(img, host, n);
+}
+
 /* Whole clusters; the rest of the last one is zeroes. */
 static int write_space(struct image *img, const void *bytes, uint64_t len,
 		       uint64_t host)
@@ -259,14 +269,18 @@ static void retire(struct image *img, uint64_t host, uint64_t clusters)
 
 /* ---- storing the bits ---------------------------------------------------- */
 
-/* All set, none set: that the table says. */
+/* All set, none set: that the table says.  NULL: none. */
 static bool plain_cluster(const struct image *img, const struct bits *bits,
 			  uint64_t i, uint64_t *e)
 {
-	uint64_t first = i * cluster_bits_of(img);
-	uint64_t n = min_u64(cluster_bits_of(img), bits_number(bits) - first);
+	uint64_t n, first = i * cluster_bits_of(img);
 	bool set;
 
+	if (!bits) {
+		*e = 0;
+		return true;
+	}
+	n = min_u64(cluster_bits_of(img), bits_number(bits) - first);
 	if (bits_next(bits, first, n, &set) < n)
 		return false;
 	*e = set ? QBITMAP_ONES : 0;
@@ -291,8 +305,20 @@ static int store_cluster(struct image *img, const struct bits *bits,
 	if (ret)
 		return ret;
 	bits_store(bits, i * cluster_bits_of(img), buf, img->unit);
-	*e = host;
-	return write_space(img, buf, img->unit, host);
+	ret = write_space(img, buf, img->unit, host);
+	if (!ret)
+		*e = host;
+	else if (host != old)
+		drop_space(img, host, 1);
+	return ret;
+}
+
+static void drop_table(struct image *img, const unsigned char *table,
+		       uint64_t entries, uint64_t host)
+{
+	for (uint64_t i = 0; i < entries; i++)
+		drop_space(img, be64_at(table + 8 * i) & QBITMAP_HOST, 1);
+	drop_space(img, host, table_clusters(img, entries));
 }
 
 /* A table of its own; nothing of an old one is used. */
@@ -310,7 +336,11 @@ static int store_elsewhere(struct image *img, const struct bits *bits,
 	}
 	if (!ret)
 		ret = take_space(img, table_clusters(img, entries), host);
-	return ret ? ret : write_space(img, table, entries * 8, *host);
+	if (!ret)
+		ret = write_space(img, table, entries * 8, *host);
+	if (ret)
+		drop_table(img, table, entries, *host);
+	return ret;
 }
 
 /* One entry of a table that is in the file, and what it no longer names. */
@@ -380,12 +410,14 @@ static int store_moved(struct image *img, struct bitmap_set *set,
 	autofree unsigned char *table = calloc(entries + 1, 8);
 	int ret = table ? 0 : -ENOMEM;
 
-	if (!ret && !b->fresh)
-		ret = leave_old(set, b);
 	if (!ret)
 		ret = store_elsewhere(img, bits, table, entries, &host);
 	if (ret)
 		return ret;
+	if (b->place[P_TABLE] && leave_old(set, b)) {
+		drop_table(img, table, entries, host);
+		return -ENOMEM;
+	}
 	b->place[P_TABLE] = host;
 	b->place[P_ENTRIES] = entries;
 	set->changed = true;
@@ -400,7 +432,7 @@ static int store_bitmap(struct image *img, struct bitmap_set *set,
 	autofree unsigned char *table = NULL;
 	int ret;
 
-	if (b->fresh || entries != b->place[P_ENTRIES] ||
+	if (entries != b->place[P_ENTRIES] ||
 	    !may_overwrite(img, b->place[P_TABLE],
 			   table_clusters(img, entries)))
 		return store_moved(img, set, b, bits);
@@ -410,21 +442,31 @@ static int store_bitmap(struct image *img, struct bitmap_set *set,
 
 /* ---- the directory ------------------------------------------------------- */
 
-static void put_entry(const struct bitmap *b, unsigned char *p)
+static void put_entry(const struct bitmap *b, bool in_use, unsigned char *p)
 {
 	size_t len = strlen(b->name);
 
 	be64_put(p + QBD_TABLE_OFFSET, b->place[P_TABLE]);
 	be32_put(p + QBD_TABLE_SIZE, (uint32_t)b->place[P_ENTRIES]);
-	be32_put(p + QBD_FLAGS, flags_of(b, b->inconsistent));
+	be32_put(p + QBD_FLAGS, flags_of(b, in_use));
 	p[QBD_TYPE] = 1;
 	p[QBD_GRANULARITY_BITS] = (unsigned char)b->shift;
 	be16_put(p + QBD_NAME_SIZE, (uint16_t)len);
 	memcpy(p + QBD_FIXED, b->name, len);
 }
 
-/* It says what will be true when the header points at it. */
-static int store_directory(struct image *img, const struct bitmap_set *set)
+/* One that has never counted. */
+static void drop_new_directory(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+
+	drop_space(img, q->new_dir, div_up(q->new_dir_size, img->unit));
+	q->new_dir = 0;
+}
+
+/* It says what will be true when the header points at it; @stored: all are. */
+static int store_directory(struct image *img, const struct bitmap_set *set,
+			   bool stored)
 {
 	struct qcow2 *q = qcow2_of(img);
 	uint64_t bytes = dir_bytes(set), at = 0, host = 0;
@@ -432,15 +474,20 @@ static int store_directory(struct image *img, const struct bitmap_set *set)
 	int ret = dir ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < set->n && !ret; i++) {
-		put_entry(set->item[i], dir + at);
-		at += entry_bytes(set->item[i]);
+		const struct bitmap *b = set->item[i];
+
+		put_entry(b, b->inconsistent || (b->in_use && !stored),
+			  dir + at);
+		at += entry_bytes(b);
 	}
 	if (!ret && set->n)
 		ret = take_space(img, div_up(bytes, img->unit), &host);
 	if (!ret && set->n)
 		ret = write_space(img, dir, bytes, host);
-	if (ret)
+	if (ret) {
+		drop_space(img, host, div_up(bytes, img->unit));
 		return ret;
+	}
 	q->new_dir = host;
 	q->new_dir_size = bytes;
 	return 0;
@@ -450,10 +497,22 @@ static int bitmaps_store_all(struct image *img, struct bitmap_set *set)
 {
 	int ret = 0;
 
+	drop_new_directory(img);
 	for (size_t i = 0; i < set->n && !ret; i++)
 		if (set->item[i]->in_use && !set->item[i]->inconsistent)
 			ret = store_bitmap(img, set, set->item[i]);
-	return ret || !set->changed ? ret : store_directory(img, set);
+	return ret || !set->changed ? ret : store_directory(img, set, true);
+}
+
+static int bitmaps_place_all(struct image *img, struct bitmap_set *set)
+{
+	int ret = 0;
+
+	drop_new_directory(img);
+	for (size_t i = 0; i < set->n && !ret; i++)
+		if (set->item[i]->fresh && !set->item[i]->place[P_TABLE])
+			ret = store_moved(img, set, set->item[i], NULL);
+	return ret ? ret : store_directory(img, set, false);
 }
 
 /* ---- making it count ----------------------------------------------------- */
@@ -461,10 +520,15 @@ static int bitmaps_store_all(struct image *img, struct bitmap_set *set)
 static int clear_marks(struct image *img, const struct bitmap_set *set)
 {
 	int ret = 0;
+	size_t i;
 
-	for (size_t i = 0; i < set->n && !ret; i++)
+	for (i = 0; i < set->n && !ret; i++)
 		if (set->item[i]->in_use && !set->item[i]->inconsistent)
 			ret = write_flags(img, set->item[i], false);
+	/* All or none: who goes on writing takes them for marked. */
+	while (ret && i--)
+		if (set->item[i]->in_use && !set->item[i]->inconsistent)
+			(void)write_flags(img, set->item[i], true);
 	return ret;
 }
 
@@ -494,6 +558,12 @@ static void retire_directory(struct image *img, uint64_t host, uint64_t bytes)
 	change_end(img);
 }
 
+static void retire_gone(struct image *img, const struct bitmap_set *set)
+{
+	for (size_t i = 0; i < set->nr_gone; i++)
+		retire_table(img, set->gone[i]);
+}
+
 static void take_places(const struct qcow2 *q, struct bitmap_set *set)
 {
 	uint64_t at = q->new_dir;
@@ -512,8 +582,12 @@ static int bitmaps_publish(struct image *img, struct bitmap_set *set)
 	struct qcow2_header h;
 	int ret;
 
-	if (!set->changed)
-		return clear_marks(img, set);
+	if (!set->changed) {
+		ret = clear_marks(img, set);
+		if (!ret)
+			retire_gone(img, set);
+		return ret;
+	}
 	qcow2_header_get(img, &h);
 	h.nb_bitmaps = (uint32_t)set->n;
 	h.bitmaps_offset = q->new_dir;
@@ -522,13 +596,14 @@ static int bitmaps_publish(struct image *img, struct bitmap_set *set)
 	if (set->n)
 		h.autoclear |= QAUTOCLEAR_BITMAPS;
 	ret = qcow2_header_set(img, &h);
+	if (!ret)
+		take_places(q, set);
+	q->new_dir = 0;         /* after a failure it may count or not: leaked */
 	if (ret)
 		return ret;
-	take_places(q, set);
 	if (old)
 		retire_directory(img, old, old_size);
-	for (size_t i = 0; i < set->nr_gone; i++)
-		retire_table(img, set->gone[i]);
+	retire_gone(img, set);
 	return 0;
 }
 
@@ -539,5 +614,6 @@ const struct format_bitmaps qcow2_format_bitmaps = {
 	.check = bitmaps_check,
 	.use = bitmaps_use,
 	.store = bitmaps_store_all,
+	.place = bitmaps_place_all,
 	.publish = bitmaps_publish,
 };

@@ -4,7 +4,8 @@
  * the same with the same times: what is remembered of an image is true as long
  * as they are.
  *
- * Knows struct stat and the layers of a chain; neither users nor state.
+ * Knows struct stat and the layers of a chain, which can be exchanged; neither
+ * users nor state.
  */
 #include "fs/mimage.h"
 
@@ -85,4 +86,40 @@ bool mimage_files_changed(struct mimage *m)
 	autofree struct file_id *now = chain_ids(m->image, &n);
 
 	return !file_ids_equal(now, n, m->files, m->nr_files);
+}
+
+/* ---- another chain below the image ----------------------------------------- */
+
+static void tell_backing(struct mimage *m, unsigned layers)
+{
+	for (unsigned i = 0; i < layers; i++)
+		notify_entry(m->mnt, node_ino(m, NODE_IMAGE, i, 0), "backing");
+}
+
+static unsigned chain_length(const struct image *img)
+{
+	unsigned n = 0;
+
+	for (; img; img = img->backing)
+		n++;
+	return n;
+}
+
+struct image *mimage_swap_backing(struct mimage *m, struct image *backing)
+{
+	struct image *old = m->image->backing;
+	unsigned n, layers = chain_length(m->image);
+	struct file_id *files;
+
+	m->image->backing = backing;
+	files = chain_ids(m->image, &n);
+	pthread_mutex_lock(&m->lock);
+	m->opened++;
+	free(m->files);
+	m->files = files;
+	m->nr_files = n;
+	pthread_mutex_unlock(&m->lock);
+	tell_backing(m, layers > chain_length(m->image) ? layers :
+		     chain_length(m->image));
+	return old;
 }

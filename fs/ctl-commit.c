@@ -106,16 +106,18 @@ static int begin(struct commit *cm, struct err *err)
 	return ret;
 }
 
-static void end(struct commit *cm)
+static int end(struct commit *cm, struct err *err)
 {
 	struct mimage *m = cm->c->m;
+	int ret;
 
 	ctl_alone_begin(cm->c);
 	bits_free(m->track);
 	m->track = NULL;
-	(void)image_downgrade(cm->base, NULL);
+	ret = image_downgrade_anyhow(cm->base, err);
 	ctl_alone_end(cm->c);
 	bits_free(cm->lap);
+	return ret;
 }
 
 static int commit(struct commit *cm, struct err *err)
@@ -129,14 +131,14 @@ static int commit(struct commit *cm, struct err *err)
 		.alone = alone,
 		.data = cm,
 	};
-	int ret = begin(cm, err);
+	int ret = begin(cm, err), ended;
 
 	if (ret)
 		return ret;
 	pause_point("fs:commit");
 	ret = job_commit(&a, err);
-	end(cm);
-	return ret;
+	ended = end(cm, ret ? NULL : err);
+	return ret ? ret : ended;
 }
 
 static int parse(struct commit *cm, struct err *err)

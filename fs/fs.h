@@ -155,6 +155,7 @@ struct mimage {
 	bool housekeeping;              /* life.c's work is queued */
 	char *outcome;                  /* last command's sentence; NULL: ok */
 	char *trouble;                  /* why it could not be opened, or NULL */
+	bool late;                      /* ... or made durable: tried again */
 	char *failed;                   /* a sync failed: EIO for writing */
 	struct facts *facts;            /* cached, or NULL */
 	struct long_work *long_work;    /* list: checks that are running */

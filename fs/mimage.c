@@ -506,40 +506,6 @@ void mimage_give_back(struct mimage *m)
 	mimage_put(m, MIMAGE_READ);
 }
 
-static void tell_backing(struct mimage *m, unsigned layers)
-{
-	for (unsigned i = 0; i < layers; i++)
-		notify_entry(m->mnt, node_ino(m, NODE_IMAGE, i, 0), "backing");
-}
-
-static unsigned chain_length(const struct image *img)
-{
-	unsigned n = 0;
-
-	for (; img; img = img->backing)
-		n++;
-	return n;
-}
-
-struct image *mimage_swap_backing(struct mimage *m, struct image *backing)
-{
-	struct image *old = m->image->backing;
-	unsigned n, layers = chain_length(m->image);
-	struct file_id *files;
-
-	m->image->backing = backing;
-	files = chain_ids(m->image, &n);
-	pthread_mutex_lock(&m->lock);
-	m->opened++;
-	free(m->files);
-	m->files = files;
-	m->nr_files = n;
-	pthread_mutex_unlock(&m->lock);
-	tell_backing(m, layers > chain_length(m->image) ? layers :
-		     chain_length(m->image));
-	return old;
-}
-
 /* ---- writing ----------------------------------------------------------------- */
 
 void mimage_wrote(struct mimage *m)
@@ -571,6 +537,8 @@ int mimage_flush(struct mimage *m)
 		return ret;
 	}
 	with_lock(&m->lock);
+	if (m->writers)
+		mimage_durable(m);
 	/* What the flush wrote has changed the file's times. */
 	if (m->flushed < changes && atomic_exchange(&m->asked, false))
 		notify_inode(m->mnt, node_ino(m, NODE_DISK, 0, 0), false);
@@ -581,6 +549,29 @@ int mimage_flush(struct mimage *m)
 /* ---- closing ------------------------------------------------------------------ */
 
 enum condition { NO_WRITERS, NO_USERS, ANYHOW };
+
+/* From writable to read-only.  What fails for want of space is tried again: the
+ * image stays as it is.  Busy. */
+static int downgrade_image(struct mimage *m)
+{
+	autoerr err = ERR_INIT;
+	bool broken;
+	int ret;
+
+	gate_close(m);
+	ret = image_downgrade(m->image, &err);
+	broken = ret && is_broken(m->image);
+	if (!ret)
+		set_writable(m, false);
+	pthread_rwlock_unlock(&m->gate);
+	if (ret) {
+		mimage_sync_failed(m, ret, broken);
+		return ret;
+	}
+	with_lock(&m->lock);
+	mimage_durable(m);
+	return 0;
+}
 
 /* May the state be changed now?  Then it is ours. */
 static bool begin_busy(struct mimage *m, enum condition cond)
@@ -606,24 +597,11 @@ static void finish_busy(struct mimage *m)
 
 void mimage_downgrade(struct mimage *m)
 {
-	autoerr err = ERR_INIT;
-	bool broken = false;
-	int ret;
-
 	if (!begin_busy(m, NO_WRITERS))
 		return;
 	/* Most of the work is done while readers go on. */
-	ret = m->writable ? mimage_flush(m) : -EINVAL;
-	if (!ret) {
-		gate_close(m);
-		ret = image_downgrade(m->image, &err);
-		broken = ret && is_broken(m->image);
-		if (!ret)
-			set_writable(m, false);
-		pthread_rwlock_unlock(&m->gate);
-		if (ret)
-			mimage_sync_failed(m, ret, broken);
-	}
+	if (m->writable && !mimage_flush(m))
+		(void)downgrade_image(m);
 	finish_busy(m);
 }
 
@@ -658,6 +636,8 @@ bool mimage_close(struct mimage *m, bool force, int *ret)
 		return false;
 	wrote = m->writable;
 	*ret = wrote ? mimage_flush(m) : 0;
+	if (wrote && !*ret && !force && !m->failed)
+		*ret = downgrade_image(m);
 	if (*ret && !force && !m->failed) {
 		/* A full host: nothing is lost as long as it stays open. */
 		finish_busy(m);

@@ -54,6 +54,8 @@ int mimage_open_with(struct mimage *m, const struct image_args *args,
 void mimage_trouble(struct mimage *m, const char *sentence);
 /* A sync or a close failed with @err: is this for good? */
 void mimage_sync_failed(struct mimage *m, int err, bool broken);
+/* It was tried again and is over.  Under the lock. */
+void mimage_durable(struct mimage *m);
 
 /* ---- chain-files.c ---- */
 

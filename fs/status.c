@@ -21,6 +21,7 @@ static bool keep_sentence(char **slot, const char *text)
 
 void mimage_trouble(struct mimage *m, const char *sentence)
 {
+	m->late = false;
 	/* Before there is a mount, who started us is told. */
 	if (keep_sentence(&m->trouble, sentence) && m->mnt->se)
 		log_line("%s", sentence);
@@ -41,6 +42,13 @@ void mimage_sync_failed(struct mimage *m, int err, bool broken)
 	if (broken && !m->failed)
 		m->failed = strdup(err_text(&e));
 	mimage_trouble(m, err_text(&e));
+	m->late = true;
+}
+
+void mimage_durable(struct mimage *m)
+{
+	if (m->late)
+		mimage_trouble(m, NULL);
 }
 
 static const char *how_open(const struct mimage *m)

@@ -142,6 +142,7 @@ TEST_FILES += tests/qcow2-repair.differences
 SCRIPT_TESTS += tests/qcow2-create.py
 
 SCRIPT_TESTS += tests/mount-bitmaps.sh
+SCRIPT_TESTS += tests/mount-bitmaps-full.sh
 SCRIPT_TESTS += tests/mount-helpers.sh
 SCRIPT_TESTS += tests/mount-old-formats.sh
 SCRIPT_TESTS += tests/mount-read-again.sh

@@ -100,7 +100,7 @@ static int commit_image(const struct commit_cmd *c, struct image *top)
 	if (!ret)
 		ret = commit(c, top, base, &err);
 	if (base->writable) {
-		int down = image_downgrade(base, &err);
+		int down = image_downgrade_anyhow(base, &err);
 
 		ret = ret ? ret : down;
 	}

@@ -42,19 +42,22 @@ static uint64_t auto_block(uint64_t size)
 	       size > GiB ? 16 * MiB : 8 * MiB;
 }
 
+/* As QEMU has it: what is rounded up to nothing is chosen for the size. */
 static uint64_t want_block(const struct options *o, uint64_t size)
 {
-	uint64_t block = options_num(o, "block_size", 0);
+	uint64_t block = round_up(options_num(o, "block_size", 0), MIN_BLOCK);
 
-	if (!block)
-		return auto_block(size);
-	return min_u64(max_u64(block, MIN_BLOCK), MAX_BLOCK);
+	return block ? min_u64(block, MAX_BLOCK) : auto_block(size);
+}
+
+static uint64_t want_log(const struct options *o)
+{
+	return round_up(options_num(o, "log_size", MiB), MiB);
 }
 
 int vhdx_create_check(const struct options *o, uint64_t size, struct err *err)
 {
 	const char *sub = options_str(o, "subformat", "dynamic");
-	uint64_t block = options_num(o, "block_size", 0);
 
 	if (size > VHDX_MAX_SIZE)
 		return err_set(err, -EINVAL,
@@ -62,10 +65,13 @@ int vhdx_create_check(const struct options *o, uint64_t size, struct err *err)
 	if (strcmp(sub, "dynamic") && strcmp(sub, "fixed"))
 		return err_set(err, -EINVAL, "Parameter 'subformat' does not"
 			       " accept value '%s'", sub);
-	if (options_num(o, "log_size", MiB) >= MAX_LOG)
+	if (want_log(o) >= MAX_LOG)
 		return err_set(err, -EINVAL,
 			       "Log size must be smaller than 4 GB");
-	if (block && !is_pow2(block))
+	if (!want_log(o))
+		return err_set(err, -EINVAL,
+			       "Log size must be a multiple of 1 MB");
+	if (!is_pow2(want_block(o, size)))
 		return err_set(err, -EINVAL,
 			       "Block size must be a power of two");
 	return 0;
@@ -76,7 +82,7 @@ static struct layout plan(const struct options *o, uint64_t size)
 	struct layout l = { .size = size, .block = want_block(o, size) };
 	uint64_t blocks = div_up(size, l.block);
 
-	l.log = round_up(max_u64(options_num(o, "log_size", MiB), MiB), MiB);
+	l.log = want_log(o);
 	l.ratio = (UINT64_C(1) << 23) * QEMU_SECTOR / l.block;
 	/* For no block at all QEMU reserves what this 32-bit sum says. */
 	l.entries = blocks + (uint32_t)(blocks - 1) / l.ratio;

@@ -21,7 +21,7 @@
 #include <inttypes.h>
 
 enum { PIECE = 4096 };          /* tables whose entries are read at once */
-enum { COWD_HEADER = 2048 };
+enum { COWD_HEADER = 2048, HEADER_RGD = 48 };
 
 enum {
 	TABLE_BAD  = 1 << 0,    /* the first one has no place of its own */
@@ -240,6 +240,8 @@ static bool is_behind(const struct vmdk_scan *s)
 
 static int check_second(struct vmdk_scan *s, uint64_t index, bool good)
 {
+	if (s->rgd_is_new)
+		return table_anew(s, s->rgd, index);
 	if (good && !memcmp(s->first, s->second, table_bytes(s)))
 		return 0;
 	if (good && is_behind(s)) {
@@ -351,16 +353,42 @@ static bool meet(uint64_t a, uint64_t b, uint64_t len)
 	return a < b + len && b < a + len;
 }
 
+/* An empty one at the end of the file, durable before the header leads there;
+ * the tables follow. */
+static int directory_anew(struct vmdk_scan *s)
+{
+	static const unsigned char none[SECTOR_SIZE];
+	uint64_t at = round_up(s->end, SECTOR_SIZE);
+	uint64_t len = round_up(4 * nr_tables(s), SECTOR_SIZE);
+	unsigned char e[8];
+	int ret = repair_write(s->img, s->x->file, none, sizeof(none),
+			       at + len - sizeof(none));
+
+	le64_put(e, at / SECTOR_SIZE);
+	if (!ret)
+		ret = repair_barrier(s->img);
+	if (!ret)
+		ret = repair_write(s->img, s->x->file, e, sizeof(e),
+				   HEADER_RGD);
+	if (ret)
+		return ret;
+	s->rgd = s->x->rgd = at;
+	s->end = at + len;
+	s->rgd_is_new = true;
+	return 0;
+}
+
 /* The entries of one that lies on the first cannot be changed. */
-static void check_directories(struct vmdk_scan *s)
+static int check_directories(struct vmdk_scan *s)
 {
 	s->rgd = s->x->rgd;
 	if (!s->rgd || !meet(s->x->gd, s->rgd, 4 * nr_tables(s)))
-		return;
+		return 0;
 	s->rgd = 0;
-	check_say(s->res, "ERROR: redundant grain directory lies on the"
-		  " other one");
-	s->res->corruptions++;
+	check_say(s->res, "%s redundant grain directory lies on the other one",
+		  verb(vmdk_scan_fixes(s)));
+	vmdk_scan_found(s);
+	return vmdk_scan_fixes(s) ? directory_anew(s) : 0;
 }
 
 /* The last grain may be cut off, wherever it begins. */
@@ -373,7 +401,9 @@ static int start(struct vmdk_scan *s)
 		return ret;
 	s->end = x->packed ? s->was :
 		 round_up(s->was + x->grain - SECTOR_SIZE, x->grain);
-	check_directories(s);
+	ret = check_directories(s);
+	if (ret)
+		return ret;
 	s->first = malloc(table_bytes(s));
 	s->second = malloc(table_bytes(s));
 	s->tables = calloc(1, nr_tables(s) + 1);

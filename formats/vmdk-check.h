@@ -15,6 +15,7 @@ struct vmdk_scan {
 	struct check_result *res;
 	unsigned fix;           /* enum check_fix */
 	uint64_t rgd;           /* 0: there is none, or it is unusable */
+	bool rgd_is_new;        /* this repair has made it: it is empty */
 	uint64_t was;           /* the file's length before anything */
 	uint64_t end;           /* what is new goes here */
 	struct places metadata; /* header, descriptor, directories, tables */

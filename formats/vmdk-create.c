@@ -115,6 +115,9 @@ int vmdk_create_check(const struct options *o, uint64_t size, struct err *err)
 	if (options_bool(o, "compat6", false) && has_hwversion(o))
 		return err_set(err, -EINVAL, "compat6 cannot be enabled with"
 			       " hwversion set");
+	if (strcmp(options_str(o, "backing_fmt", "vmdk"), "vmdk"))
+		return err_set(err, -EINVAL,
+			       "backing_file must be a vmdk image");
 	if (sub->flat && options_has(o, "backing_file"))
 		return err_set(err, -ENOTSUP, "Flat image can't have backing"
 			       " file");

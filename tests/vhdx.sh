@@ -51,6 +51,24 @@ for o in log_size=1M log_size=1500k log_size=20M,block_size=512M block_size=1M \
 	imgctl compare -q i.vhdx q.vhdx
 done
 
+# Sizes as they are: the same is refused, in the same words; the same is made.
+for o in log_size=0 log_size=1 log_size=4095M log_size=4294967295 log_size=5G \
+	log_size=18446744073709551615 block_size=1 block_size=1536k \
+	block_size=3M block_size=1048577 block_size=257M block_size=9G \
+	block_size=18446744073709551615; do
+	rm -f q.vhdx i.vhdx
+	rc=0 qrc=0
+	imgctl create -f vhdx -o $o i.vhdx 5M >out 2>&1 || rc=$?
+	qemu-img create -f vhdx -o $o q.vhdx 5M >qout 2>&1 || qrc=$?
+	assert_eq $rc $qrc "exit code of $o"
+	assert_eq "$(sed 's/^imgctl/qemu-img/; s/i\.vhdx/q.vhdx/' out)" \
+		"$(cat qout)"
+	[ $rc -eq 0 ] || continue
+	assert_eq "$(imgctl info i.vhdx | grep cluster)" \
+		"$(qemu-img info q.vhdx | grep cluster)" "$o"
+	assert_eq "$(stat -c %s i.vhdx)" "$(stat -c %s q.vhdx)" "$o"
+done
+
 # 64 TiB, and what is too much.
 imgctl create -q -f vhdx -o block_size=1M big.vhdx 64T
 qemu-img check -q big.vhdx

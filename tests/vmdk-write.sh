@@ -69,6 +69,9 @@ same_words create -f vmdk -o subformat=monolithicFlat -b parent.vmdk -F vmdk \
 	x.vmdk
 same_words create -f vmdk -b r.raw -F raw y.vmdk
 same_words create -f vmdk -u -b nosuch.vmdk -F vmdk x.vmdk 1M
+same_words create -f vmdk -u -b parent.vmdk -F raw x.vmdk 1M
+same_words create -f vmdk -F raw x.vmdk 1M
+same_words convert -f raw -O vmdk -o backing_fmt=raw r.raw x.vmdk
 [ ! -e y.vmdk ] || fail "y.vmdk was left"
 
 # Converted, by both.
@@ -174,3 +177,19 @@ damage 'put(rgd, 0)'
 damage 'put(gd, 0x7fffffff)'
 damage 'put(gt + 64, 0x7ffffff0)'
 damage 'put(gt + 4 * 20, 0x7ffffff0); put(rgt + 4 * 16, 0)'
+
+# A second directory that lies on the first one: another one, with tables.
+truncate -s 5G a.raw
+imgctl convert -O vmdk a.raw good.vmdk
+damage 'struct.pack_into("<Q", d, 48, gd // 512 + 1)'
+"$top_builddir/tests/imgio" -c 'write -P 4 4200M 1M' bad.vmdk
+imgctl check -q bad.vmdk
+python3 - <<'END'
+import struct
+d = open('bad.vmdk', 'rb').read()
+rgd, gd = struct.unpack_from('<QQ', d, 48)
+a, b = (struct.unpack_from('<160I', d, 512 * x) for x in (gd, rgd))
+assert not set(a) & set(b)
+for i, j in zip(a, b):
+    assert d[i * 512:i * 512 + 2048] == d[j * 512:j * 512 + 2048]
+END

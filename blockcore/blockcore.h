@@ -674,6 +674,11 @@ enum stage {
  */
 int meta_get(struct image *img, struct file *f, uint64_t host,
 	     struct mpage **pg);
+/* The same; if it has to be read, so may be the pages behind it up to @end, which
+ * the caller will ask for next.  Only within one table: space that nobody names
+ * as metadata must not come into the cache. */
+int meta_get_run(struct image *img, struct file *f, uint64_t host,
+		 uint64_t end, struct mpage **pg);
 int meta_get_new(struct image *img, struct file *f, uint64_t host,
 		 struct mpage **pg);
 /* A copy of bytes, through the cache, also across pages. */

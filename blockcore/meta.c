@@ -20,8 +20,9 @@
 #include <time.h>
 
 #define NR_SHARDS 64u
-#define NR_BUCKETS 4096u        /* of a shard */
+#define NR_BUCKETS 1024u        /* of a shard */
 #define DEFAULT_BOUND (256 * MiB)
+#define AHEAD 16                /* pages that are read at once */
 
 struct shard {
 	pthread_mutex_t lock;
@@ -275,28 +276,84 @@ static int wait_loaded(struct shard *s, struct mpage *pg)
 	return ret;
 }
 
-static int load(struct shard *s, struct mpage *pg)
+/* What was read of @pg is told to those who wait; its loader's pin stays. */
+static void loaded(struct mpage *pg, int error)
 {
-	int ret;
+	struct shard *s = shard_of(pg->hash);
+	with_lock(&s->lock);
 
-	pause_point("meta:load");
-	ret = file_read(pg->file, pg->data, pg->size, pg->host);
-	pthread_mutex_lock(&s->lock);
 	pg->loading = false;
-	pg->error = ret;
-	if (ret && !pg->gone) {
+	pg->error = error;
+	if (error && !pg->gone) {
 		table_del(s, pg);
 		pin_drop(pg);
 	}
 	pthread_cond_broadcast(&s->loaded);
-	pthread_mutex_unlock(&s->lock);
+}
+
+static int load(struct mpage *pg)
+{
+	int ret = file_read(pg->file, pg->data, pg->size, pg->host);
+
+	loaded(pg, ret);
 	if (ret)
 		pin_drop(pg);
 	return ret;
 }
 
+/* The page at @host, "loading", unless the table has one. */
+static struct mpage *missing_page(struct image *img, struct file *f,
+				  uint64_t host)
+{
+	uint64_t hash = page_hash(f, host, img->page);
+	struct shard *s = shard_of(hash);
+	struct mpage *pg = NULL;
+	with_lock(&s->lock);
+
+	if (!find(s, hash, f, host))
+		pg = page_add(s, img, f, host, hash);
+	if (pg)
+		pg->loading = true;
+	return pg;
+}
+
+/* Reads @first and those behind it, up to @end, that are not there, in one call.
+ * If that fails each is read alone: who needs one gets that one's error. */
+static int load_run(struct image *img, struct mpage *first, uint64_t end)
+{
+	struct iovec v[AHEAD];
+	struct mpage *pg[AHEAD] = { first };
+	uint64_t host = first->host;
+	int n = 1, ret;
+
+	while (n < AHEAD && host + (uint64_t)n * img->page < end &&
+	       (pg[n] = missing_page(img, first->file,
+				     host + (uint64_t)n * img->page)))
+		n++;
+	pause_point("meta:load");
+	for (int i = 0; i < n; i++)
+		v[i] = (struct iovec) { pg[i]->data, img->page };
+	ret = n > 1 ? file_readv(first->file, v, n, host) : -EAGAIN;
+	for (int i = n - 1; i > 0; i--) {
+		if (!ret)
+			loaded(pg[i], 0);
+		if (!ret || !load(pg[i]))
+			pin_drop(pg[i]);
+	}
+	if (ret)
+		return load(first);
+	loaded(first, 0);
+	return 0;
+}
+
 int meta_get(struct image *img, struct file *f, uint64_t host,
 	     struct mpage **out)
+{
+	return meta_get_run(img, f, host, host, out);
+}
+
+int meta_get_run(struct image *img, struct file *f, uint64_t host,
+		 uint64_t end, struct mpage **out)
 {
 	uint64_t hash = page_hash(f, host, img->page);
 	struct shard *s = shard_of(hash);
@@ -322,7 +379,7 @@ int meta_get(struct image *img, struct file *f, uint64_t host,
 	pthread_mutex_unlock(&s->lock);
 	if (!pg)
 		return -ENOMEM;
-	ret = load(s, pg);
+	ret = load_run(img, pg, end);
 	if (!ret)
 		*out = pg;
 	keep_bound();

@@ -45,17 +45,43 @@ static bool file_is_sparse(struct image *img, struct file *f)
 	return known == SPARSE_YES;
 }
 
-static void look_below(struct image *img, const struct extent *ext,
-		       struct run *run)
-{
+/* What a file said last: one hole may lie below many extents. */
+struct below {
+	struct file *file;
+	uint64_t from, to;
 	enum file_kind kind;
+};
+
+#define BELOW_MAX (64 * GiB)    /* asked for at once */
+
+/* Of a file that may change under us only as much is asked as is told, so that
+ * extents and holes are of one time. */
+static int ask_below(struct image *img, const struct extent *ext, uint64_t len,
+		     struct below *b)
+{
 	uint64_t n;
+	int ret;
+
+	if (!img->writable && !is_identity(img) && !image_of_file(ext->file))
+		len = max_u64(len, BELOW_MAX);
+	ret = file_extent(ext->file, ext->host, len, &b->kind, &n);
+	b->file = ret || img->writable ? NULL : ext->file;
+	b->from = ext->host;
+	b->to = ret ? 0 : ext->host + n;
+	return ret;
+}
+
+static void look_below(struct image *img, const struct extent *ext,
+		       struct run *run, struct below *b)
+{
+	bool known = b->file == ext->file && b->from <= ext->host &&
+		     ext->host < b->to;
 
 	if (!file_is_sparse(img, ext->file) ||
-	    file_extent(ext->file, ext->host, run->len, &kind, &n))
+	    (!known && ask_below(img, ext, run->len, b)))
 		return;
-	run->len = min_u64(run->len, n);
-	if (kind != FILE_ZERO)
+	run->len = min_u64(run->len, b->to - ext->host);
+	if (b->kind != FILE_ZERO)
 		return;
 	run->zero = true;
 	if (is_identity(img))
@@ -81,7 +107,7 @@ static bool look_through(struct image *img, const struct extent *ext,
 }
 
 static void fill_run(struct image *img, const struct extent *ext,
-		     unsigned flags, struct run *run)
+		     unsigned flags, struct run *run, struct below *b)
 {
 	if (ext->kind == EXT_DATA && look_through(img, ext, flags, run))
 		return;
@@ -97,11 +123,12 @@ static void fill_run(struct image *img, const struct extent *ext,
 	if (flags & MAP_AS_QEMU && ext->flags & EXT_OPAQUE)
 		return;
 	if (ext->kind == EXT_DATA && flags & MAP_EXACT && !ext->cipher)
-		look_below(img, ext, run);
+		look_below(img, ext, run, b);
 }
 
-int walk_step(const struct view *v, uint64_t off, uint64_t len,
-	      unsigned layers, unsigned flags, struct run *out)
+static int step(const struct view *v, uint64_t off, uint64_t len,
+		unsigned layers, unsigned flags, struct run *out,
+		struct below *b)
 {
 	struct run run = { .off = off };
 	struct image *img = v->img;
@@ -115,7 +142,7 @@ int walk_step(const struct view *v, uint64_t off, uint64_t len,
 			return ret;
 		len = run.len = ext.len;
 		if (ext.kind != EXT_HOLE) {
-			fill_run(img, &ext, flags, &run);
+			fill_run(img, &ext, flags, &run, b);
 			break;
 		}
 		run.zero = !below || off >= image_size(below);
@@ -136,6 +163,14 @@ int walk_step(const struct view *v, uint64_t off, uint64_t len,
 	return 0;
 }
 
+int walk_step(const struct view *v, uint64_t off, uint64_t len,
+	      unsigned layers, unsigned flags, struct run *out)
+{
+	struct below b = { NULL, 0, 0, FILE_DATA };
+
+	return step(v, off, len, layers, flags, out, &b);
+}
+
 static bool same_kind(const struct run *a, const struct run *b)
 {
 	if (a->depth != b->depth || a->present != b->present ||
@@ -150,15 +185,16 @@ static bool same_kind(const struct run *a, const struct run *b)
 int walk_run(const struct view *v, uint64_t off, uint64_t len,
 	     unsigned layers, unsigned flags, struct run *out)
 {
+	struct below b = { NULL, 0, 0, FILE_DATA };
 	struct run run, next;
-	int ret = walk_step(v, off, len, layers, flags, &run);
+	int ret = step(v, off, len, layers, flags, &run, &b);
 
 	if (ret)
 		return ret;
 	/* An error behind the first step is told when somebody asks there. */
 	while (run.len < len &&
-	       !walk_step(v, off + run.len, len - run.len, layers, flags,
-			  &next) && same_kind(&run, &next))
+	       !step(v, off + run.len, len - run.len, layers, flags, &next,
+		     &b) && same_kind(&run, &next))
 		run.len += next.len;
 	*out = run;
 	return 0;

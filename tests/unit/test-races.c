@@ -612,6 +612,47 @@ static void cache_is_bounded(void **state)
 	cache_set_bound(256 * MiB);
 }
 
+/* ---- pages in a row ------------------------------------------------------------ */
+
+static int get_run(struct disk *d, uint64_t host, unsigned n)
+{
+	struct mpage *pg;
+	int ret = meta_get_run(d->img, d->f, host, host + n * 512, &pg);
+
+	if (ret)
+		return ret;
+	ret = *(unsigned char *)meta_bytes(pg);
+	meta_put(pg);
+	return ret;
+}
+
+/* Asking for one reads four at once; a bad sector is the error of its own page
+ * only, and is asked for again. */
+static void pages_in_a_row(void **state)
+{
+	struct disk *d = *state;
+	struct trap_rule bad = { .op = TEST_READ, .len = 512, .error = -EIO };
+	uint64_t host, before;
+
+	fill(d, 0, 7);
+	assert_int_equal(image_flush(d->img), 0);
+	host = host_of(d, 0);
+	before = trap_count(d->f, TEST_READ);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(get_run(d, host + i * 512, 4 - i), 7);
+	assert_int_equal(trap_count(d->f, TEST_READ), before + 1);
+	meta_forget(d->img, d->f, host, 2048);
+	bad.off = host + 1024;
+	(void)trap_add(d->f, &bad);
+	assert_int_equal(get_run(d, host, 4), 7);
+	assert_int_equal(get_run(d, host + 512, 1), 7);
+	assert_int_equal(get_run(d, host + 1024, 1), -EIO);
+	assert_int_equal(get_run(d, host + 1536, 1), 7);
+	trap_clear(d->f);
+	assert_int_equal(get_run(d, host + 1024, 1), 7);
+	meta_forget(d->img, d->f, host, 2048);
+}
+
 int main(void)
 {
 #define RACE(name) cmocka_unit_test_setup_teardown(name, disk_setup, \
@@ -637,6 +678,7 @@ int main(void)
 		RACE(forgotten_page),
 		RACE(forgotten_page_without_rule),
 		RACE(cache_is_bounded),
+		RACE(pages_in_a_row),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,13 +112,16 @@ static int try_locator(struct image *img, const unsigned char *l,
 		       struct err *err)
 {
 	uint32_t len = be32_at(l + 8);
+	uint64_t at = be64_at(l + 16);
 	unsigned char buf[NAME_MAX_BYTES];
 	autofree char *path = NULL;
 	int ret;
 
-	if (memcmp(l, code, 4) || len > sizeof(buf))
+	/* What leads nowhere is as good as none. */
+	if (memcmp(l, code, 4) || len > sizeof(buf) ||
+	    !range_within(at, len, INT64_MAX))
 		return 0;
-	ret = file_read(img->file, buf, len, be64_at(l + 16));
+	ret = file_read(img->file, buf, len, at);
 	if (ret)
 		return ret;
 	path = to_path(buf, len, false);

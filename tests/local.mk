@@ -127,6 +127,7 @@ TEST_FILES += tests/mkdiff.py tests/mkhdd.py tests/transcript.py tests/golden te
 SCRIPT_TESTS += tests/interop.sh
 SCRIPT_TESTS += tests/vhdx-rules.py
 SCRIPT_TESTS += tests/vpc-azure.sh
+SCRIPT_TESTS += tests/parents-hostile.py
 SCRIPT_TESTS += tests/parents-outside.sh
 SCRIPT_TESTS += tests/vhdx.sh
 SCRIPT_TESTS += tests/vhdx-log.sh

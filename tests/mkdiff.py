@@ -52,26 +52,35 @@ def vpc(base, name, path):
         f.write(foot + head + b"\xff" * table + text.ljust(512, b"\0") + foot)
 
 
-def locator(link, path):
-    keys = {"parent_linkage": "{%s}" % uuid.UUID(bytes_le=bytes(link)),
-            "relative_path": path.replace("/", "\\")}
+def utf16(text):
+    return text.encode("utf-16le") if isinstance(text, str) else text
+
+
+def linkage(link):
+    return "{%s}" % uuid.UUID(bytes_le=bytes(link))
+
+
+def locator(keys):
+    """@keys: (key, value), of str or bytes."""
     out = uuid.UUID("B04AEFB7-D19E-4A81-B789-25B8E9445913").bytes_le
     out += struct.pack("<HH", 0, len(keys))
     text, at = b"", 20 + 12 * len(keys)
-    for k, v in keys.items():
-        k, v = k.encode("utf-16le"), v.encode("utf-16le")
+    for k, v in keys:
+        k, v = utf16(k), utf16(v)
         out += struct.pack("<IIHH", at + len(text), at + len(text) + len(k),
                            len(k), len(v))
         text += k + v
     return out + text
 
 
-def vhdx(base, name, path):
+def vhdx(base, name, path, change=lambda loc, link: loc):
     with open(base, "rb") as f:
         b = bytearray(f.read(8 * MIB))
     heads = [b[i << 16:(i << 16) + 4096] for i in (1, 2)]
     now = max(heads, key=lambda h: struct.unpack_from("<Q", h, 8))
-    loc = locator(now[32:48], path)
+    loc = change(locator([
+        ("parent_linkage", linkage(now[32:48])),
+        ("relative_path", path.replace("/", "\\"))]), linkage(now[32:48]))
     bat, meta = (struct.unpack_from("<Q", b, 0x30010 + 32 * i + 16)[0]
                  for i in range(2))
     n, = struct.unpack_from("<H", b, meta + 10)
@@ -92,4 +101,5 @@ def main():
     {"vdi": vdi, "vpc": vpc, "vhdx": vhdx}[fmt](base, name, path)
 
 
-main()
+if __name__ == "__main__":
+    main()

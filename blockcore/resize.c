@@ -207,9 +207,13 @@ static int shrink(struct image *img, uint64_t size,
 
 /* ---- the calls ----------------------------------------------------------- */
 
+/* The mark comes first: resize_check() may change the tables, and the header
+ * with them. */
 static int check(struct image *img, uint64_t size, const struct resize_args *a,
 		 struct err *err)
 {
+	int ret;
+
 	if (!img->writable)
 		return err_set(err, -EROFS, "Image is read-only");
 	if (!img->fmt->resize)
@@ -221,7 +225,8 @@ static int check(struct image *img, uint64_t size, const struct resize_args *a,
 	if (size > INT64_MAX)
 		return err_set(err, -EINVAL,
 			       "Image size cannot be negative");
-	return img->fmt->resize_check(img, size, a->prealloc, err);
+	ret = engine_begin(img->eng);
+	return ret ? ret : img->fmt->resize_check(img, size, a->prealloc, err);
 }
 
 int image_resize(struct image *img, uint64_t size, const struct resize_args *a,
@@ -231,8 +236,6 @@ int image_resize(struct image *img, uint64_t size, const struct resize_args *a,
 	with_lock(&img->eng->resize_lock);
 
 	ret = check(img, size, a, err);
-	if (!ret)
-		ret = engine_begin(img->eng);
 	if (!ret)
 		ret = size < image_size(img) ? shrink(img, size, a, err) :
 					       grow(img, size, a, err);
@@ -252,7 +255,5 @@ int image_grow(struct image *img, uint64_t size, struct err *err)
 	if (is_mapped(img))
 		size = round_up(size, SECTOR_SIZE);
 	ret = check(img, size, &a, err);
-	if (!ret)
-		ret = engine_begin(img->eng);
 	return ret ? ret : grow(img, size, &a, err);
 }

@@ -5,6 +5,7 @@
 # are marked like QEMU's while they are written to, and no longer.
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires qemu-img qemu-io
+requires_fuse
 imgio=$top_builddir/tests/imgio
 
 dirty() {
@@ -70,4 +71,35 @@ for o in cluster_size=4k cluster_size=64k,extended_l2=on \
 	qemu-io -f raw -c 'write -P 4 7000000 3' want.raw >/dev/null
 	qemu-img compare -q -f raw -F qcow2 want.raw a.qcow2 ||
 		fail "$o: content"
+done
+
+# A longer L1 as the first change: the mark, and autoclear bits that go, are in
+# the same sector of the header as the new table.
+longer_first() {
+	rm -f a.qcow2 want.raw
+	qemu-img create -q -f qcow2 -o "cluster_size=512,$1" a.qcow2 704K
+	qemu-io -c 'write -P 5 0 400k' a.qcow2 >/dev/null
+	[ -z "$2" ] || printf '\010' | dd of=a.qcow2 bs=1 seek=95 \
+		conv=notrunc status=none
+	qemu-img convert -O raw a.qcow2 want.raw
+	truncate -s "$3" want.raw
+}
+
+longer_is() {
+	qemu-img check -q a.qcow2 || fail "$1: check"
+	qemu-img compare -q -f raw -F qcow2 want.raw a.qcow2 ||
+		fail "$1: content"
+}
+
+for mark in '' autoclear; do
+	for o in lazy_refcounts=off lazy_refcounts=on; do
+		longer_first "$o" "$mark" 768K
+		"$IMGCTL" resize -q a.qcow2 768K
+		longer_is "resize, $o $mark"
+		longer_first "$o" "$mark" 800K
+		mount_img -o rw,growable a.qcow2 m
+		truncate -s 800K m/disk
+		umount_img m
+		longer_is "mount, $o $mark"
+	done
 done

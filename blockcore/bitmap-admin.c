@@ -522,7 +522,5 @@ int bitmaps_resize(struct image *img, uint64_t size, struct err *err)
 		ret = check_resized(img, err);
 	for (size_t i = 0; i < set->n && !ret; i++)
 		ret = resize_one(img, set->item[i], size, err);
-	if (!ret && set->n)
-		set->changed = true;
 	return ret;
 }

@@ -286,12 +286,16 @@ check-cancel: all
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		POINTS=50 $(srcdir)/tests/ctl-cancel.py
 
+check-measure: all
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		CASES=200 $(srcdir)/tests/measure.py
+
 # Ten images of a tebibyte for a minute.
 check-soak: all tests/soak$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		SOAK_SECONDS=60 SOAK_IMAGES=10 $(srcdir)/tests/memory.sh
 
-.PHONY: check-judge check-judge-formats check-soak check-cancel
+.PHONY: check-judge check-judge-formats check-soak check-cancel check-measure
 .PHONY: check-kill check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*

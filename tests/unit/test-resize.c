@@ -28,13 +28,29 @@ static int resize(struct image *img, const void *arg)
 	return image_resize(img, to->size, &a, NULL);
 }
 
+enum { OLD_SIZE = 100 * KiB };  /* of the images with bitmaps */
+
+/* A write at the end of what has grown: of zeroes, so that the content is the
+ * same.  A bitmap that says it is whole knows of it. */
+static int resize_and_write(struct image *img, const void *arg)
+{
+	const struct to *to = arg;
+	const unsigned char zeroes[SECTOR_SIZE] = { 0 };
+	int ret = resize(img, arg);
+
+	if (ret || to->size <= OLD_SIZE)
+		return ret;
+	return image_write(&img->live, zeroes, sizeof(zeroes),
+			   to->size - SECTOR_SIZE);
+}
+
 /* After a power failure bitmaps may say that they were in use; like QEMU, nobody
  * changes the size before such ones are removed. */
 static int resize_marked(struct image *img, const void *arg)
 {
 	struct bitmap_info *list;
 	size_t n;
-	int ret = resize(img, arg);
+	int ret = resize_and_write(img, arg);
 
 	if (ret != -EUCLEAN)
 		return ret;
@@ -44,7 +60,26 @@ static int resize_marked(struct image *img, const void *arg)
 			assert_int_equal(bitmap_remove(img, list[i].name, NULL),
 					 0);
 	bitmap_list_free(list, n);
-	return resize(img, arg);
+	return resize_and_write(img, arg);
+}
+
+/* From the old end on: nothing but what was written. */
+static void assert_grown(struct image *img, const struct bitmap_info *b)
+{
+	uint64_t len, size = image_size(img), last = size - SECTOR_SIZE;
+	bool dirty;
+
+	assert_int_equal(bitmap_run(img, b->name, OLD_SIZE, &len, &dirty,
+				    NULL), 0);
+	assert_false(dirty);
+	last = round_down(last, b->granularity);
+	assert_int_equal(len, (b->enabled ? last : size) - OLD_SIZE);
+	if (!b->enabled)
+		return;
+	assert_int_equal(bitmap_run(img, b->name, last, &len, &dirty, NULL),
+			 0);
+	assert_true(dirty);
+	assert_int_equal(len, size - last);
 }
 
 /* Bitmaps that can be trusted have as many bits as the disk has pieces. */
@@ -63,6 +98,8 @@ static bool is_resized(struct image *img, const void *arg)
 		for (uint64_t off = 0; off < size; off += len)
 			assert_int_equal(bitmap_run(img, list[i].name, off,
 						    &len, &dirty, NULL), 0);
+		if (size > OLD_SIZE)
+			assert_grown(img, &list[i]);
 	}
 	bitmap_list_free(list, n);
 	return size == to->size;
@@ -130,14 +167,23 @@ static void test_shrink(void **state)
 
 /* Bitmaps are of the old size or the new one with the disk: QEMU takes none that
  * is of another, and calls the image corrupt. */
+static void try_bitmaps(const char *make, uint64_t size)
+{
+	try(make, size, PREALLOC_OFF);
+	/* QEMU reads both and has nothing against them. */
+	assert_int_equal(crash_sh("qemu-img bitmap --add --merge a --merge b"
+				  " ours c && qemu-img info ours >info &&"
+				  " ! grep in-use info"), 0);
+}
+
 static void test_bitmaps(void **state)
 {
 	(void)state;
-	try(SMALL BITMAPS, 300 * KiB, PREALLOC_OFF);
-	try(SMALL " && qemu-img snapshot -c s template" BITMAPS, 100 * MiB,
-	    PREALLOC_OFF);
-	try(SMALL " && qemu-img snapshot -c s template" BITMAPS, 30 * KiB,
-	    PREALLOC_OFF);
+	try_bitmaps(SMALL BITMAPS, 300 * KiB);
+	try_bitmaps(SMALL " && qemu-img snapshot -c s template" BITMAPS,
+		    100 * MiB);
+	try_bitmaps(SMALL " && qemu-img snapshot -c s template" BITMAPS,
+		    30 * KiB);
 }
 
 static void test_qed(void **state)

@@ -346,6 +346,37 @@ def check_qemu_beside_us():
         expect(done.returncode == 0, f"two readers: {done.stderr}")
 
 
+def check_rebase(busy, share, works):
+    for who in "qemu-img", IMGCTL:
+        shutil.copy("over.qcow2", "twin.qcow2")
+        done = run(who, "rebase", *share, "-b", "base1.qcow2", "-F", "qcow2",
+                   "twin.qcow2")
+        what = f"{busy} is written to, {done}"
+        expect((done.returncode == 0) == works, what)
+        expect((f"lock\nIs another process using the image [{busy}]" in
+                done.stderr) == (not works), what)
+        info = run("qemu-img", "info", "-U", "twin.qcow2").stdout
+        expect(("base1" in info) == works, what + info)
+
+
+def check_rebase_shared():
+    """Who writes to a base is in the way of rebase; with -U that of the new one
+    is not."""
+    for args in (["base0.qcow2", "1M"], ["base1.qcow2", "1M"],
+                 ["-b", "base0.qcow2", "-F", "qcow2", "over.qcow2"]):
+        assert run(IMGCTL, "create", "-f", "qcow2", *args).returncode == 0
+    for busy in "base0.qcow2", "base1.qcow2":
+        with subprocess.Popen(["qemu-io", "-c", "sleep 60000", busy],
+                              stdout=subprocess.DEVNULL) as holder:
+            try:
+                expect(wait_until(lambda: held(busy) == WRITE),
+                       f"qemu-io does not hold {busy}")
+                check_rebase(busy, [], False)
+                check_rebase(busy, ["-U"], busy == "base1.qcow2")
+            finally:
+                holder.kill()
+
+
 def main():
     if not os.access(IMGCTL, os.X_OK):
         print("imgctl is not built")
@@ -365,6 +396,7 @@ def main():
     if shutil.which("qemu-storage-daemon") and shutil.which("qemu-io"):
         check_beside_daemon()
         check_qemu_beside_us()
+        check_rebase_shared()
     else:
         print("QEMU is not installed: that part is not looked at")
     print(f"{checks} checks, {failures} failures")

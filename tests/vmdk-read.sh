@@ -92,6 +92,19 @@ if [ -c /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
 	umount_img m
 fi
 
+# Parents that lead back: to itself, and to each other.
+above() { # NAME PARENT
+	sed "s/^# Extent desc.*/parentFileNameHint=\"$2\"\n&/" \
+		monolithicFlat.vmdk >"$1"
+}
+above self.vmdk self.vmdk
+above one.vmdk two.vmdk
+above two.vmdk one.vmdk
+for i in self one two; do
+	assert_fails timeout 20 imgctl map $i.vmdk
+	assert_contains "$(cat err)" "'$i.vmdk' creates an infinite loop"
+done
+
 # Words about what is broken.
 refused() { # FILE SENTENCE
 	assert_fails timeout 20 imgctl info -f vmdk "$1"

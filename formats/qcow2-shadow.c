@@ -194,43 +194,78 @@ static uint64_t base_count(struct image *img, struct mpage *base, uint64_t i)
 	return count;
 }
 
-/* Under the lock of @pg: one count.  *@zero: it became 0. */
-static int count_change(struct image *img, struct mpage *pg, uint64_t i,
-			int delta, bool *zero)
+/* Under the lock of @pg: the counts of [i, end), which lie in it.  *@done: how
+ * many were changed; *@zeroes: how many became 0. */
+static int counts_shift(struct image *img, struct mpage *pg, uint64_t i,
+			uint64_t end, int delta, uint64_t *done,
+			uint64_t *zeroes)
 {
-	uint64_t max = refcount_max(qcow2_of(img)->refcount_order);
-	uint64_t count = qcow2_count_at(img, pg, i);
+	unsigned order = qcow2_of(img)->refcount_order;
+	uint64_t max = refcount_max(order), n = end - i;
+	uint64_t first = i % qcow2_counts_per_page(img);
+	void *bytes = meta_bytes(pg);
 
-	*zero = false;
-	if (delta > 0 && count == max)
-		return -EOVERFLOW;
-	if (delta < 0 && !count)
-		return -EIO;    /* the image counts less than it uses */
-	count += (uint64_t)delta;
-	qcow2_count_set(img, pg, i, count);
-	*zero = !count;
+	for (*done = *zeroes = 0; *done < n; ++*done) {
+		uint64_t count = refcount_get(bytes, order, first + *done);
+
+		if (delta > 0 && count == max)
+			return -EOVERFLOW;
+		if (delta < 0 && !count)
+			return -EIO;    /* it counts less than it uses */
+		count += (uint64_t)delta;
+		refcount_put(bytes, order, first + *done, count);
+		*zeroes += !count;
+	}
 	return 0;
 }
 
-/* Inside the gate. */
+/* From @i on, before @end: where counts of @pg that are 0 (@zero), or that are
+ * not, come to an end. */
+static uint64_t counts_alike(struct image *img, struct mpage *pg, uint64_t i,
+			     uint64_t end, bool zero)
+{
+	meta_rdlock(pg);
+	while (i < end && !qcow2_count_at(img, pg, i) == zero)
+		i++;
+	meta_unlock(pg);
+	return i;
+}
+
+/* Those of [i, end) that shall be free and are in use are held back. */
+static int counts_hold(struct image *img, struct mpage *pg, struct mpage *base,
+		       uint64_t i, uint64_t end)
+{
+	struct qcow2_hold *hold = qcow2_of(img)->hold;
+	uint64_t stop;
+	int ret = 0;
+
+	for (; !ret && i < end; i = stop) {
+		i = counts_alike(img, pg, i, end, false);
+		stop = counts_alike(img, pg, i, end, true);
+		meta_rdlock(base);
+		for (uint64_t k = i; !ret && k < stop; k++)
+			if (qcow2_count_at(img, base, k))
+				ret = qcow2_hold_add(hold, k);
+		meta_unlock(base);
+	}
+	return ret;
+}
+
+/* Inside the gate: a run at once, under one lock. */
 static int counts_change(struct image *img, struct mpage *pg,
 			 struct mpage *base, uint64_t i, uint64_t end,
 			 int delta)
 {
-	struct qcow2 *q = qcow2_of(img);
-	int ret = 0;
+	uint64_t done, zeroes;
+	int ret, held = 0;
 
-	for (; !ret && i < end; i++) {
-		bool zero;
-
-		meta_wrlock(pg);
-		ret = count_change(img, pg, i, delta, &zero);
-		meta_dirty(pg, STAGE_SPACE);
-		meta_unlock(pg);
-		if (!ret && zero && base_count(img, base, i))
-			ret = qcow2_hold_add(q->hold, i);
-	}
-	return ret;
+	meta_wrlock(pg);
+	ret = counts_shift(img, pg, i, end, delta, &done, &zeroes);
+	meta_dirty(pg, STAGE_SPACE);
+	meta_unlock(pg);
+	if (zeroes)
+		held = counts_hold(img, pg, base, i, i + done);
+	return ret ? ret : held;
 }
 
 void qcow2_shadow_follow(struct image *img, struct mpage *pg,
@@ -289,6 +324,32 @@ int qcow2_shadow_count(struct image *img, uint64_t host, uint64_t *count)
 	if (ret)
 		return ret;
 	*count = pg ? base_count(img, pg, i) : 0;
+	meta_put(pg);
+	return 0;
+}
+
+int qcow2_shadow_ones(struct image *img, uint64_t host, uint64_t max,
+		      bool *one, uint64_t *n)
+{
+	uint64_t i = host / img->unit, per = qcow2_counts_per_page(img);
+	struct mpage *pg = qcow2_shadow_pin(img, i);
+	int ret = qcow2_of(img)->shadow->error;
+
+	if (!pg && !ret)
+		ret = qcow2_counts_get(img, i, &pg);
+	if (ret)
+		return ret;
+	max = min_u64(max, per - i % per);
+	*one = false;
+	*n = max;
+	if (!pg)
+		return 0;
+	meta_rdlock(pg);
+	*one = qcow2_count_at(img, pg, i) == 1;
+	for (*n = 1; *n < max; ++*n)
+		if ((qcow2_count_at(img, pg, i + *n) == 1) != *one)
+			break;
+	meta_unlock(pg);
 	meta_put(pg);
 	return 0;
 }

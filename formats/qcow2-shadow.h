@@ -53,6 +53,9 @@ int qcow2_shadow_add(struct image *img, uint64_t host, uint64_t len,
 		     int delta);
 /* What the count of the cluster that holds @host shall be. */
 int qcow2_shadow_count(struct image *img, uint64_t host, uint64_t *count);
+/* Is it 1?  *@n: of so many clusters, @max at most, the answer is the same. */
+int qcow2_shadow_ones(struct image *img, uint64_t host, uint64_t max,
+		      bool *one, uint64_t *n);
 /* The blocks that have copies now are not needed then. */
 int qcow2_shadow_settle(struct image *img);
 /* Pins the copy of the page that counts @cluster; NULL: there is none. */

@@ -74,25 +74,78 @@ static int gather_add(struct image *img, struct gather *g, uint64_t host,
 	return ret;
 }
 
+/* How many entries from @p on, @max at most, are the first one with the cluster
+ * before it taken one further each time, all other bits alike. */
+static uint64_t entries_in_row(const struct image *img, const unsigned char *p,
+			       struct qcow2_l2 l2, uint64_t max)
+{
+	const struct qcow2 *q = qcow2_of(img);
+	bool subs = qcow2_has_subs(q);
+	uint64_t want = l2.e, n = 1;
+
+	if (l2.e & QL2_COMPRESSED || !(l2.e & QL2_HOST) || q->data)
+		return 1;
+	for (; n < max; n++) {
+		p += q->l2_entry;
+		want += img->unit;
+		if (be64_at(p) != want || (subs && be64_at(p + 8) != l2.subs))
+			break;
+	}
+	return n;
+}
+
+/* So many entries in a row of which the first is sound: are the others?  They
+ * only differ in the place. */
+static bool row_is_sound(struct image *img, uint64_t host, uint64_t n)
+{
+	uint64_t last = host + (n - 1) * img->unit;
+
+	return last < QCOW2_MAX_HOST && qcow2_inside(img, last) &&
+	       !qcow2_is_meta(qcow2_of(img), host, n * img->unit);
+}
+
+/* Entries from number @i on that are one run of clusters are counted at once:
+ * *@n.  Not those that may be left out. */
+static int row_count(struct image *img, const struct span *s, uint64_t i,
+		     struct qcow2_l2 l2, struct gather *g, uint64_t *n)
+{
+	uint64_t host, len;
+	int ret;
+
+	host = qcow2_entry_space(img, l2.e, &len);
+	ret = entry_check(img, s, i, l2, host, len);
+	*n = 1;
+	if (ret || !len)
+		return ret;
+	ret = gather_add(img, g, host, len);
+	if (ret || s->but || !g->len)
+		return ret;
+	*n = entries_in_row(img, s->bytes + i * qcow2_of(img)->l2_entry, l2,
+			    s->n - i);
+	if (*n > 1 && row_is_sound(img, host, *n))
+		g->len += (*n - 1) * len;
+	else
+		*n = 1;
+	return 0;
+}
+
 /* With "alloc" held. */
 static int span_count(struct image *img, const struct span *s, int delta)
 {
 	const struct qcow2 *q = qcow2_of(img);
 	struct gather g = { .delta = delta };
+	uint64_t n;
 	int ret = 0;
 
-	for (uint64_t i = 0; !ret && i < s->n; i++) {
+	for (uint64_t i = 0; !ret && i < s->n; i += n) {
 		const unsigned char *p = s->bytes + i * q->l2_entry;
 		struct qcow2_l2 l2 = qcow2_l2_at(q, p);
-		uint64_t host, len;
 
+		n = 1;
 		if ((!l2.e && !l2.subs) ||
 		    (s->but && qcow2_same_entry(q, p, s->but + i * q->l2_entry)))
 			continue;
-		host = qcow2_entry_space(img, l2.e, &len);
-		ret = entry_check(img, s, i, l2, host, len);
-		if (!ret && len)
-			ret = gather_add(img, &g, host, len);
+		ret = row_count(img, s, i, l2, &g, &n);
 	}
 	return ret ? ret : gather_end(img, &g);
 }
@@ -170,20 +223,57 @@ int qcow2_switch_tree(struct qcow2_switch *sw, struct qcow2_root l1, int delta)
 
 /* ---- COPIED ---------------------------------------------------------------- */
 
-/* With "alloc" held: does the entry @e have to become COPIED? */
-static int owns(struct image *img, uint64_t e, bool *yes)
+/* Those that were COPIED are not any more. */
+static bool disown(const struct qcow2 *q, unsigned char *bytes, uint64_t len)
 {
-	uint64_t host, len, count;
-	int ret;
+	bool changed = false;
+
+	for (uint64_t at = 0; at < len; at += q->l2_entry) {
+		uint64_t e = be64_at(bytes + at);
+
+		changed |= e & QCOPIED;
+		be64_put(bytes + at, e & ~QCOPIED);
+	}
+	return changed;
+}
+
+/* With "alloc" held: do the first entries at @p, of @max, have to become COPIED?
+ * *@n: how many the answer is for. */
+static int owns(struct image *img, const unsigned char *p, uint64_t max,
+		bool *yes, uint64_t *n)
+{
+	struct qcow2_l2 l2 = qcow2_l2_at(qcow2_of(img), p);
+	uint64_t host, len;
 
 	*yes = false;
-	if (e & (QL2_COMPRESSED | QCOPIED))
+	*n = 1;
+	if (l2.e & (QL2_COMPRESSED | QCOPIED))
 		return 0;
-	host = qcow2_entry_space(img, e, &len);
+	host = qcow2_entry_space(img, l2.e, &len);
 	if (!len)
 		return 0;
-	ret = qcow2_shadow_count(img, host, &count);
-	*yes = !ret && count == 1;
+	return qcow2_shadow_ones(img, host,
+				 entries_in_row(img, p, l2, max), yes, n);
+}
+
+static int own(struct image *img, unsigned char *bytes, uint64_t len,
+	       bool *changed)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t n, entry = q->l2_entry;
+	int ret = 0;
+	with_lock(&q->alloc);
+
+	for (uint64_t at = 0; !ret && at < len; at += n * entry) {
+		bool yes = false;
+
+		ret = owns(img, bytes + at, (len - at) / entry, &yes, &n);
+		if (ret || !yes)
+			continue;
+		*changed = true;
+		for (uint64_t k = at; k < at + n * entry; k += entry)
+			be64_put(bytes + k, be64_at(bytes + k) | QCOPIED);
+	}
 	return ret;
 }
 
@@ -191,26 +281,10 @@ static int owns(struct image *img, uint64_t e, bool *yes)
 static int turn_entries(struct qcow2_switch *sw, unsigned char *bytes,
 			uint64_t len, bool *changed)
 {
-	struct image *img = sw->img;
-	struct qcow2 *q = qcow2_of(img);
-	int ret = 0;
-	with_lock(&q->alloc);
-
-	for (uint64_t at = 0; !ret && at < len; at += q->l2_entry) {
-		uint64_t e = be64_at(bytes + at);
-		bool yes = false;
-
-		if (sw->turn == TURN_SHARED) {
-			*changed |= e & QCOPIED;
-			be64_put(bytes + at, e & ~QCOPIED);
-			continue;
-		}
-		ret = owns(img, e, &yes);
-		if (yes)
-			be64_put(bytes + at, e | QCOPIED);
-		*changed |= yes;
-	}
-	return ret;
+	if (sw->turn != TURN_SHARED)
+		return own(sw->img, bytes, len, changed);
+	*changed |= disown(qcow2_of(sw->img), bytes, len);
+	return 0;
 }
 
 int qcow2_switch_uncopied(struct qcow2_switch *sw, uint64_t host,

@@ -123,10 +123,11 @@ static uint64_t empty_run(struct mpage *pg, uint64_t first, uint64_t max)
 
 /*
  * The L1 entry of @off; when it names no table, *@span is how many guest bytes
- * from @off on (at most the page's coverage) have none.
+ * from @off on (at most the page's coverage) have none.  Who asks for more @len
+ * will want the next pages of L1.
  */
-static int l1_look(const struct view *v, uint64_t off, uint64_t *entry,
-		   uint64_t *span)
+static int l1_look(const struct view *v, uint64_t off, uint64_t len,
+		   uint64_t *entry, uint64_t *span)
 {
 	struct image *img = v->img;
 	struct qcow2 *q = qcow2_of(img);
@@ -142,8 +143,10 @@ static int l1_look(const struct view *v, uint64_t off, uint64_t *entry,
 	*span = v->size - off;
 	if (!max)       /* a snapshot may be shorter than the disk is now */
 		return 0;
-	ret = meta_get(img, img->file, round_down(l1.l1_offset + i * 8,
-						  img->page), &pg);
+	ret = meta_get_run(img, img->file,
+			   round_down(l1.l1_offset + i * 8, img->page),
+			   l1.l1_offset + min_u64(nr, i + len / cover + 1) * 8,
+			   &pg);
 	if (ret)
 		return ret;
 	meta_rdlock(pg);
@@ -325,7 +328,7 @@ int qcow2_map(const struct view *v, uint64_t off, uint64_t len,
 
 	if (!qcow2_of(v->img)->usable)
 		return -ENOTSUP;
-	ret = l1_look(v, off, &l1e, &span);
+	ret = l1_look(v, off, len, &l1e, &span);
 	if (ret)
 		return ret;
 	if (l1e & QL1_HOST)

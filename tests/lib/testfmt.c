@@ -224,6 +224,7 @@ static const struct format_bitmaps fmt_bitmaps = {
 	.check = check_any,
 	.use = use_none,
 	.store = store_none,
+	.place = store_none,
 	.publish = store_none,
 };
 

@@ -130,6 +130,9 @@ static int place_l1(struct image *img, const unsigned char *h, struct err *err)
 	t->l1_entries = div_up(size, UINT64_C(1) << bits);
 	if (size > INT64_MAX || t->l1_entries > MAX_L1)
 		return err_set(err, -EINVAL, "Image too large");
+	/* QEMU reads such a one; whoever mends it would change the header. */
+	if (t->l1_offset < H_LENGTH)
+		return err_set(err, -EINVAL, "The L1 table lies in the header");
 	if (!range_within(t->l1_offset, 8 * t->l1_entries, file))
 		return err_set(err, -EINVAL, "The L1 table goes beyond the end"
 			       " of the file");

@@ -308,9 +308,9 @@ static int remove_found(struct image *img, struct bitmap *b, struct err *err)
 	if (ret && undo) {
 		put_in(set, b, i);
 		set->changed = was;
-	} else if (!bitmaps_track(img)) {
-		(void)let_go(set, b);
-	}       /* else nobody may free it */
+	} else if (!bitmaps_track(img) && !let_go(set, b) && !ret) {
+		bitmaps_retire(img);
+	}       /* else nobody may free it, or the next list gives it back */
 	return ret ? err_errno(err, ret, "Could not store the list of bitmaps") :
 		     0;
 }

@@ -23,6 +23,8 @@ void bitmap_free(struct bitmap *b);
  * it, while those that are in use say so there.  *@undo of a failure: nothing
  * was changed; otherwise it is tried again when they are stored. */
 int bitmaps_place(struct image *img, bool *undo);
+/* After that: the space of what was let go since is given back. */
+void bitmaps_retire(struct image *img);
 /* How many bits it has of a disk of @size bytes. */
 uint64_t bitmap_bits(const struct bitmap *b, uint64_t size);
 

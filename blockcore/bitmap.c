@@ -273,6 +273,16 @@ static int publish(struct image *img, struct bitmap_set *set)
 	return 0;
 }
 
+/* What was replaced is given back, and that is written. */
+static int give_back(struct image *img)
+{
+	int ret = 0;
+
+	for (int i = 0; i < 2 && !ret && image_is_dirty(img); i++)
+		ret = image_flush(img);
+	return ret;
+}
+
 int bitmaps_place(struct image *img, bool *undo)
 {
 	struct bitmap_set *set = &img->eng->bitmaps.set;
@@ -281,7 +291,21 @@ int bitmaps_place(struct image *img, bool *undo)
 	if (!ret)
 		ret = image_flush(img);
 	*undo = ret != 0;
-	return ret ? ret : publish(img, set);
+	if (!ret)
+		ret = publish(img, set);
+	if (!ret)       /* a failure is told by the next flush */
+		(void)give_back(img);
+	return ret;
+}
+
+void bitmaps_retire(struct image *img)
+{
+	struct bitmap_set *set = &img->eng->bitmaps.set;
+
+	if (img->fmt->bitmaps->retire)
+		img->fmt->bitmaps->retire(img, set);
+	drop_gone(set);
+	(void)give_back(img);
 }
 
 /* What fails is tried again, or the image is closed: no step may be done twice
@@ -296,16 +320,6 @@ static int store_and_publish(struct image *img, struct bitmap_set *set)
 		ret = publish(img, set);
 	for (size_t i = 0; i < set->n && !ret; i++)
 		set->item[i]->in_use = false;
-	return ret;
-}
-
-/* What was replaced is given back, and that is written. */
-static int give_back(struct image *img)
-{
-	int ret = 0;
-
-	for (int i = 0; i < 2 && !ret && image_is_dirty(img); i++)
-		ret = image_flush(img);
 	return ret;
 }
 

@@ -108,6 +108,9 @@ struct format_bitmaps {
 	 * and a list that says which are in use. */
 	int (*place)(struct image *img, struct bitmap_set *set);
 	int (*publish)(struct image *img, struct bitmap_set *set);
+	/* Retires what the bitmaps in @set->gone have; no list in the file names
+	 * them any more. */
+	void (*retire)(struct image *img, const struct bitmap_set *set);
 };
 
 /* For list().  Takes @name; the caller fills in what is the format's. */

@@ -616,4 +616,5 @@ const struct format_bitmaps qcow2_format_bitmaps = {
 	.store = bitmaps_store_all,
 	.place = bitmaps_place_all,
 	.publish = bitmaps_publish,
+	.retire = retire_gone,
 };

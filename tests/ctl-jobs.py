@@ -97,7 +97,13 @@ assert sorted(os.listdir(f"{m}/jobs")) == ["2", "3"]
 
 # Of those that have ended the last 64 are kept.
 def ended():
-    return all(job(n)["state"] != "running" for n in os.listdir(f"{m}/jobs"))
+    for n in os.listdir(f"{m}/jobs"):
+        try:
+            if job(n)["state"] == "running":
+                return False
+        except FileNotFoundError:       # ended, and no longer kept
+            pass
+    return True
 
 
 for i in range(70):

@@ -119,7 +119,7 @@ def one_round(number, allowed):
         ["fio", "--name=noise", "--filename=" + disk, "--rw=randwrite",
          "--bsrange=4k-64k", "--offset=32M", "--size=32M", "--direct=1",
          "--ioengine=libaio", "--iodepth=8", "--time_based", "--runtime=60",
-         "--fsync=40", "--allow_file_create=0"],
+         "--fsync=40", "--thread", "--allow_file_create=0"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     killing.clear()
     writers = [Writer(disk, i, allowed[i]) for i in range(WRITERS)]

@@ -38,6 +38,7 @@ enum {
 /* All of it is summed up whenever such an image is opened. */
 #define EXTENSION_MAX (64 * MiB)
 #define KEPT_MAX (16 * MiB)     /* features behind it are not looked for */
+#define BITMAPS_MAX 65535       /* as many as a qcow2 may have */
 #define ALL_CLEAR 0u            /* entries of a bitmap's table; else sectors */
 #define ALL_SET 1u
 
@@ -95,6 +96,9 @@ static int take_feature(struct parallels_bitmaps *all, const unsigned char *f,
 	    (len - XB_L1) / 8 < le32_at(b + XB_L1_SIZE))
 		return err_set(err, -EINVAL, "Broken dirty bitmap in the"
 			       " Parallels Format Extension");
+	if (all->n >= BITMAPS_MAX)
+		return err_set(err, -EINVAL, "More than %d dirty bitmaps in the"
+			       " Parallels Format Extension", BITMAPS_MAX);
 	return add_bitmap(all, b);
 }
 

@@ -313,14 +313,22 @@ int qcow2_shadow_add(struct image *img, uint64_t host, uint64_t len, int delta)
 	return ret;
 }
 
+/* The page that counts cluster @i, pinned; NULL: nothing counts it. */
+static int page_of(struct image *img, uint64_t i, struct mpage **pg)
+{
+	int ret;
+
+	*pg = qcow2_shadow_pin(img, i);
+	ret = qcow2_of(img)->shadow->error;
+	return *pg || ret ? ret : qcow2_counts_get(img, i, pg);
+}
+
 int qcow2_shadow_count(struct image *img, uint64_t host, uint64_t *count)
 {
 	uint64_t i = host / img->unit;
-	struct mpage *pg = qcow2_shadow_pin(img, i);
-	int ret = qcow2_of(img)->shadow->error;
+	struct mpage *pg;
+	int ret = page_of(img, i, &pg);
 
-	if (!pg && !ret)
-		ret = qcow2_counts_get(img, i, &pg);
 	if (ret)
 		return ret;
 	*count = pg ? base_count(img, pg, i) : 0;
@@ -332,11 +340,9 @@ int qcow2_shadow_ones(struct image *img, uint64_t host, uint64_t max,
 		      bool *one, uint64_t *n)
 {
 	uint64_t i = host / img->unit, per = qcow2_counts_per_page(img);
-	struct mpage *pg = qcow2_shadow_pin(img, i);
-	int ret = qcow2_of(img)->shadow->error;
+	struct mpage *pg;
+	int ret = page_of(img, i, &pg);
 
-	if (!pg && !ret)
-		ret = qcow2_counts_get(img, i, &pg);
 	if (ret)
 		return ret;
 	max = min_u64(max, per - i % per);

@@ -148,6 +148,15 @@ body[unit:2 * unit] = struct.pack('<Q', 0xab234cef23dcea87) + \
 open('ext', 'wb').write(body)
 body[unit + 300] ^= 1
 open('ext.bad', 'wb').write(body)
+tracks = 1 << 13                # 4 MiB hold 65536 bitmaps of 56 bytes
+rest = (struct.pack('<QQII', 0x20385fae252cb34a, 0, 32, 0) +
+        struct.pack('<Q16sII', tracks, bytes(16), 128, 0)) * 65536
+rest = (rest + bytes(24)).ljust(tracks * 512 - 24, b'\0')
+with open('ext.many', 'wb') as f:
+    f.write(header(b'WithouFreSpacExt', tracks, 1))
+    f.seek(tracks * 512)
+    f.write(struct.pack('<Q', 0xab234cef23dcea87) +
+            hashlib.md5(rest).digest() + rest)
 tracks, n = 1 << 19, 1          # a cluster of 256 MiB
 with open('ext.large', 'wb') as f:
     f.write(header(b'WithouFreSpacExt', tracks))
@@ -170,6 +179,8 @@ qemu-img info -f parallels ext >/dev/null
 imgctl check -q -f parallels ext
 assert_fails imgctl info -f parallels ext.bad
 assert_contains "$(cat err)" "Wrong checksum"
+assert_fails imgctl info -f parallels ext.many
+assert_contains "$(cat err)" "More than 65535 dirty bitmaps"
 (ulimit -v 200000; assert_fails imgctl info -f parallels ext.large)
 assert_contains "$(cat err)" "too large: a cluster of 268435456 bytes"
 imgctl convert -n -O parallels new.raw ext 2>/dev/null

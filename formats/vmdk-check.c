@@ -21,7 +21,7 @@
 #include <inttypes.h>
 
 enum { PIECE = 4096 };          /* tables whose entries are read at once */
-enum { COWD_HEADER = 2048, HEADER_RGD = 48 };
+enum { HEADER_RGD = 48, HEADER_GD = 56, COWD_GD = 20 };
 
 enum {
 	TABLE_BAD  = 1 << 0,    /* the first one has no place of its own */
@@ -101,8 +101,8 @@ static int place_others(struct vmdk_scan *s)
 {
 	const struct vmdk *v = vmdk_of(s->img);
 	const struct vmdk_extent *x = s->x;
-	uint64_t dir = 4 * nr_tables(s);
-	int ret = places_take(&s->metadata, 0, x->cowd ? COWD_HEADER :
+	uint64_t dir = 4 * x->roots;
+	int ret = places_take(&s->metadata, 0, x->cowd ? VMDK_COWD_HEADER :
 			      SECTOR_SIZE);
 
 	if (ret >= 0 && x->file == s->img->file)
@@ -348,47 +348,74 @@ static int each_table(struct vmdk_scan *s,
 	return ret;
 }
 
-static bool meet(uint64_t a, uint64_t b, uint64_t len)
+/* The first one's entries, or none, durable at the end of the file. */
+static int write_roots(struct vmdk_scan *s, uint64_t from, uint64_t at)
 {
-	return a < b + len && b < a + len;
+	autofree unsigned char *buf = calloc(PIECE, 4);
+	uint64_t n;
+	int ret = buf ? 0 : -ENOMEM;
+
+	for (uint64_t i = 0; !ret && i < s->x->roots; i += n) {
+		n = min_u64(PIECE, s->x->roots - i);
+		if (from)
+			ret = read_roots(s, from, buf, i, n);
+		if (!ret)
+			ret = repair_write(s->img, s->x->file, buf,
+					   round_up(4 * n, SECTOR_SIZE),
+					   at + 4 * i);
+	}
+	return ret ? ret : repair_barrier(s->img);
 }
 
-/* An empty one at the end of the file, durable before the header leads there;
- * the tables follow. */
-static int directory_anew(struct vmdk_scan *s)
+/* At the end of the file, before the header's @field leads there. */
+static int directory_anew(struct vmdk_scan *s, uint64_t from, uint64_t field,
+			  uint64_t *dir)
 {
-	static const unsigned char none[SECTOR_SIZE];
 	uint64_t at = round_up(s->end, SECTOR_SIZE);
-	uint64_t len = round_up(4 * nr_tables(s), SECTOR_SIZE);
 	unsigned char e[8];
-	int ret = repair_write(s->img, s->x->file, none, sizeof(none),
-			       at + len - sizeof(none));
+	int ret = write_roots(s, from, at);
 
 	le64_put(e, at / SECTOR_SIZE);
+	if (!ret && at / SECTOR_SIZE > UINT32_MAX)
+		ret = -EFBIG;
 	if (!ret)
-		ret = repair_barrier(s->img);
+		ret = repair_write(s->img, s->x->file, e,
+				   s->x->cowd ? 4 : sizeof(e), field);
 	if (!ret)
-		ret = repair_write(s->img, s->x->file, e, sizeof(e),
-				   HEADER_RGD);
-	if (ret)
-		return ret;
-	s->rgd = s->x->rgd = at;
-	s->end = at + len;
-	s->rgd_is_new = true;
-	return 0;
+		*dir = at;
+	s->end = at + round_up(4 * s->x->roots, SECTOR_SIZE);
+	return ret;
 }
 
-/* The entries of one that lies on the first cannot be changed. */
+static void directory_found(struct vmdk_scan *s, const char *which,
+			    const char *fault)
+{
+	check_say(s->res, "%s %s %s", verb(vmdk_scan_fixes(s)), which, fault);
+	vmdk_scan_found(s);
+}
+
+/* The entries of one that lies on something else cannot be changed. */
 static int check_directories(struct vmdk_scan *s)
 {
-	s->rgd = s->x->rgd;
-	if (!s->rgd || !meet(s->x->gd, s->rgd, 4 * nr_tables(s)))
-		return 0;
-	s->rgd = 0;
-	check_say(s->res, "%s redundant grain directory lies on the other one",
-		  verb(vmdk_scan_fixes(s)));
-	vmdk_scan_found(s);
-	return vmdk_scan_fixes(s) ? directory_anew(s) : 0;
+	struct vmdk_extent *x = s->x;
+	int ret = 0;
+
+	if (x->gd_fault) {
+		directory_found(s, "grain directory", x->gd_fault);
+		if (vmdk_scan_fixes(s))
+			ret = directory_anew(s, x->gd, x->cowd ? COWD_GD :
+					     HEADER_GD, &x->gd);
+	}
+	if (!ret && x->rgd_fault && !x->ended) {
+		directory_found(s, "redundant grain directory", x->rgd_fault);
+		s->rgd_is_new = vmdk_scan_fixes(s);
+		if (vmdk_scan_fixes(s))
+			ret = directory_anew(s, 0, HEADER_RGD, &x->rgd);
+	}
+	if (!ret && vmdk_scan_fixes(s))
+		x->gd_fault = x->rgd_fault = NULL;
+	s->rgd = x->rgd;
+	return ret;
 }
 
 /* The last grain may be cut off, wherever it begins. */

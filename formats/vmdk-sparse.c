@@ -68,11 +68,40 @@ static int check_geometry(struct vmdk_extent *x, uint64_t capacity,
 	if (!range_within(x->gd, 4 * gd, x->file_end))
 		return err_set(err, -EINVAL, "The grain directory goes beyond"
 			       " the end of the file");
-	/* A second one that cannot be is as good as none. */
-	if (x->rgd == x->gd || !range_within(x->rgd, 4 * gd, x->file_end))
-		x->rgd = 0;
+	x->roots = gd;
 	atomic_store(&x->next, x->file_end);
 	return 0;
+}
+
+static bool meet(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
+{
+	return a < b + b_len && b < a + a_len;
+}
+
+/* An entry that is written there must change nothing else: neither what is there
+ * now, nor what a longer file will have there. */
+static void judge_directories(struct vmdk_extent *x, uint64_t text_at,
+			      uint64_t text_len)
+{
+	uint64_t header = x->cowd ? VMDK_COWD_HEADER : SECTOR_SIZE;
+	uint64_t len = 4 * x->roots;
+
+	x->gd_fault = x->rgd_fault = NULL;
+	if (meet(x->gd, len, 0, header) || meet(x->gd, len, text_at, text_len))
+		x->gd_fault = "lies on other metadata";
+	if (x->rgd == x->gd && !x->gd_fault)
+		x->rgd = 0;
+	if (!x->rgd)
+		return;
+	if (!range_within(x->rgd, len, x->file_end))
+		x->rgd_fault = "points after EOF";
+	else if (meet(x->rgd, len, 0, header) ||
+		 meet(x->rgd, len, text_at, text_len))
+		x->rgd_fault = "lies on other metadata";
+	else if (meet(x->rgd, len, x->gd, len))
+		x->rgd_fault = "lies on the other one";
+	if (x->rgd_fault)
+		x->rgd = 0;
 }
 
 static int marker_is(struct file *f, uint64_t at, uint32_t type)
@@ -148,7 +177,7 @@ static int open_cowd(struct vmdk_extent *x, const unsigned char *h,
 	return check_geometry(x, capacity, err);
 }
 
-int vmdk_sparse_open(struct vmdk_extent *x, struct err *err)
+static int open_any(struct vmdk_extent *x, struct err *err)
 {
 	unsigned char h[SECTOR_SIZE];
 	int ret = file_size(x->file, &x->file_end);
@@ -164,6 +193,16 @@ int vmdk_sparse_open(struct vmdk_extent *x, struct err *err)
 		return open_cowd(x, h, err);
 	return err_set(err, -EINVAL, "File '%s' is no sparse extent",
 		       x->file->name);
+}
+
+int vmdk_sparse_open(struct vmdk_extent *x, uint64_t text_at,
+		     uint64_t text_len, struct err *err)
+{
+	int ret = open_any(x, err);
+
+	if (!ret)
+		judge_directories(x, text_at, text_len);
+	return ret;
 }
 
 int vmdk_embedded(struct file *f, uint64_t *offset, uint64_t *len,

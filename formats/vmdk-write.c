@@ -38,6 +38,11 @@ static int extent_writable(const struct image *img,
 			       name);
 	if (x->store != VMDK_SPARSE)
 		return 0;
+	if ((x->gd_fault || x->rgd_fault) && !(img->flags & IMAGE_REPAIR))
+		return err_set(err, -EUCLEAN, "The %sgrain directory of '%s'"
+			       " %s; cannot be opened read/write",
+			       x->gd_fault ? "" : "redundant ", name,
+			       x->gd_fault ? x->gd_fault : x->rgd_fault);
 	if (x->grain != img->unit || x->start % img->unit ||
 	    (!last && x->size % img->unit))
 		return err_set(err, -ENOTSUP, "The grains of extent '%s' do"

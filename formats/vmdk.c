@@ -148,7 +148,8 @@ static int open_alone(struct image *img, struct err *err)
 	x->store = VMDK_SPARSE;
 	x->type = strdup("");
 	x->file = file_ref(img->file);
-	return x->type ? vmdk_sparse_open(x, err) : -ENOMEM;
+	return x->type ? vmdk_sparse_open(x, v->text_at, strlen(v->text) + 1,
+					  err) : -ENOMEM;
 }
 
 static int open_extent(struct image *img, unsigned i, struct err *err)
@@ -165,7 +166,7 @@ static int open_extent(struct image *img, unsigned i, struct err *err)
 		return err_errno(err, ret, "Could not open '%s'", x->name);
 	if (x->store == VMDK_SESPARSE)
 		return vmdk_sesparse_open(x, err);
-	return x->store == VMDK_SPARSE ? vmdk_sparse_open(x, err) :
+	return x->store == VMDK_SPARSE ? vmdk_sparse_open(x, 0, 0, err) :
 	       file_size(x->file, &x->file_end);
 }
 

@@ -10,6 +10,7 @@
 
 #define VMDK_NO_PARENT UINT32_C(0xffffffff)
 #define VMDK_GTES_MAX 4096u             /* entries of a table: COWD's */
+#define VMDK_COWD_HEADER 2048u          /* bytes */
 
 enum vmdk_store {
 	VMDK_FLAT,              /* one to one */
@@ -29,7 +30,10 @@ struct vmdk_extent {
 	uint64_t grain;         /* bytes */
 	uint64_t gd;            /* host offset of the directory */
 	uint32_t gtes;          /* entries of a table */
-	uint64_t rgd;           /* of the redundant one; 0: none */
+	uint64_t rgd;           /* of the redundant one; 0: none, or unusable */
+	uint64_t roots;         /* entries of a directory */
+	const char *gd_fault;   /* how it lies wrong: check says it; or NULL */
+	const char *rgd_fault;
 	uint64_t tables, nr_tables;     /* SESPARSE: host offset, how many */
 	uint64_t grains, nr_grains;     /* SESPARSE: the same of grains */
 	bool cowd;              /* the header is COWD's */
@@ -70,8 +74,10 @@ void vmdk_free(struct vmdk *v);
 
 /* ---- vmdk-sparse.c ---- */
 
-/* The header of a sparse extent (KDMV or COWD) in x->file; checks all of it. */
-int vmdk_sparse_open(struct vmdk_extent *x, struct err *err);
+/* The header of a sparse extent (KDMV or COWD) in x->file; checks all of it.
+ * The descriptor is in the same file at @text_at, @text_len bytes; 0: beside. */
+int vmdk_sparse_open(struct vmdk_extent *x, uint64_t text_at,
+		     uint64_t text_len, struct err *err);
 /* @in: guest offset inside of the extent; fills kind, host, len ... */
 int vmdk_sparse_map(struct image *img, const struct vmdk_extent *x,
 		    uint64_t in, uint64_t len, struct extent *ext);

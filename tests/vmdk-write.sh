@@ -178,6 +178,21 @@ damage 'put(gd, 0x7fffffff)'
 damage 'put(gt + 64, 0x7ffffff0)'
 damage 'put(gt + 4 * 20, 0x7ffffff0); put(rgt + 4 * 16, 0)'
 
+# A second directory behind the end: a longer file would have data there.
+imgctl create -q -f vmdk wild.vmdk 64M
+printf '\377\377\377' | dd of=wild.vmdk bs=1 seek=48 conv=notrunc status=none
+cp wild.vmdk before
+rc=0
+"$top_builddir/tests/imgio" -c 'write -P 4 0 1M' wild.vmdk 2>err || rc=$?
+[ $rc -ne 0 ] || fail "written beside a second directory that is nowhere"
+grep -q 'redundant grain directory .* points after EOF' err
+cmp wild.vmdk before
+imgctl map wild.vmdk >/dev/null
+imgctl check -q -r all wild.vmdk
+"$top_builddir/tests/imgio" -c 'write -P 4 0 1M' wild.vmdk
+imgctl check -q wild.vmdk
+qemu-img check -q wild.vmdk
+
 # A second directory that lies on the first one: another one, with tables.
 truncate -s 5G a.raw
 imgctl convert -O vmdk a.raw good.vmdk

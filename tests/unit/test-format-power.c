@@ -608,9 +608,10 @@ static void test_repair_vhdx(void **state)
 static void test_repair_vmdk(void **state)
 {
 	enum { RGD = 21 * 512, RGT = RGD + 512, GD = 38 * 512, GT = GD + 512,
-	       SLOT_1 = 4 * 150, SLOT_2 = 2 * SLOT_1 };
+	       SLOT_1 = 4 * 150, SLOT_2 = 2 * SLOT_1, TO_RGD = 48,
+	       TO_GD = 56 };
 	static const uint64_t nowhere = 0xffffff7f, first_table = 0x27000000,
-			      first_grain = 0x80000000;
+			      first_grain = 0x80000000, text = 0x01000000;
 
 	(void)state;
 	REPAIR(vmdk, { GD, nowhere, 4 });
@@ -630,6 +631,10 @@ static void test_repair_vmdk(void **state)
 	       { RGT + SLOT_1, first_table, 4 });
 	REPAIR(vmdk, { GD + 4, first_table, 4 });
 	REPAIR(vmdk, { GD + 4, first_table, 4 }, { RGD + 4, nowhere, 4 });
+	REPAIR(vmdk, { TO_RGD, nowhere, 4 });
+	REPAIR(vmdk, { TO_RGD, text, 4 }, { GD + 4, first_table, 4 });
+	REPAIR(vmdk, { TO_GD, text, 4 });
+	REPAIR(vmdk, { TO_GD, text, 4 }, { TO_RGD, text, 4 });
 }
 
 /* ---- all ------------------------------------------------------------------------- */

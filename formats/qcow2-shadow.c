@@ -138,11 +138,33 @@ static int block_copy(struct image *img, uint64_t from, uint64_t to)
 	return file_write(img->file, bytes, img->unit, to);
 }
 
+/* Block @b, which is at @from, is copied to a new place. */
+static int block_copy_new(struct image *img, uint64_t b, uint64_t *from,
+			  uint64_t *to)
+{
+	struct qcow2_run run;
+	uint64_t undone;
+	int ret = qcow2_alloc_locked(img, 1, &run);
+
+	if (ret)
+		return ret;
+	/* That may have changed what is copied now. */
+	ret = qcow2_block_find(img, b, from);
+	if (!ret && !*from)
+		ret = -EIO;
+	if (!ret)
+		ret = block_copy(img, *from, run.host);
+	if (ret)
+		(void)qcow2_counts_add(img, run.host, img->unit, -1, &undone);
+	else
+		*to = run.host;
+	return ret;
+}
+
 /* The copy of block @b, which there is from now on. */
 static int shadow_block(struct image *img, uint64_t b, uint64_t *host)
 {
 	struct qcow2_shadow *s = qcow2_of(img)->shadow;
-	struct qcow2_run run;
 	uint64_t from;
 	int ret = shadow_room(s, b);
 
@@ -150,17 +172,10 @@ static int shadow_block(struct image *img, uint64_t b, uint64_t *host)
 		*host = ret ? 0 : s->copy[b];
 		return ret;
 	}
-	ret = qcow2_alloc_locked(img, 1, &run);
-	/* It may have changed what is copied now. */
-	if (!ret)
-		ret = qcow2_block_find(img, b, &from);
-	if (!ret && !from)
-		ret = -EIO;
-	if (!ret)
-		ret = block_copy(img, from, run.host);
+	ret = block_copy_new(img, b, &from, host);
 	if (ret)
 		return ret;
-	s->copy[b] = *host = run.host;
+	s->copy[b] = *host;
 	s->was[s->nr_was++] = from;
 	return 0;
 }

@@ -110,6 +110,7 @@ SCRIPT_TESTS += tests/mount-snapshots.sh
 SCRIPT_TESTS += tests/mount-snapshots-fio.sh
 SCRIPT_TESTS += tests/mount-passthrough.sh
 SCRIPT_TESTS += tests/snapshot-kill.sh
+SCRIPT_TESTS += tests/admin-enospc.py
 
 SCRIPT_TESTS += tests/judge.sh
 SCRIPT_TESTS += tests/judge-formats.sh

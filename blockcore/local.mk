@@ -53,6 +53,7 @@ libimgcore_a_SOURCES += blockcore/meta.c
 libimgcore_a_SOURCES += blockcore/snapshot.c
 libimgcore_a_SOURCES += blockcore/snapshot.h
 libimgcore_a_SOURCES += blockcore/space.c
+libimgcore_a_SOURCES += blockcore/spare.c blockcore/spare.h
 libimgcore_a_SOURCES += blockcore/flush.c
 libimgcore_a_SOURCES += blockcore/unit.c
 libimgcore_a_SOURCES += blockcore/read.c

@@ -238,6 +238,8 @@ static int take(struct image *img, uint64_t n, uint64_t *host)
 	int ret = 0;
 	with_lock(&p->lock);
 
+	if (spare_take(&p->spare, n * img->unit, p->step, host))
+		return 0;
 	if (!grows)
 		end = min_u64(end, atomic_load(&p->end));
 	at = round_up(atomic_load(&p->next), p->step);
@@ -287,7 +289,7 @@ static int parallels_reserve(struct image *img, struct reserve *res)
 		.kind = EXT_DATA, .off = res->off, .len = n * img->unit,
 		.file = img->file, .host = host,
 	};
-	res->fresh = img->file->traits.grows;
+	res->fresh = img->file->traits.grows && !spare_used(&p->spare, host);
 	res->cookie[COOKIE_INDEX] = i;
 	res->cookie[COOKIE_N] = n;
 	return 0;
@@ -311,7 +313,12 @@ static void parallels_commit(struct image *img, const struct reserve *res)
 
 static void parallels_abort(struct image *img, const struct reserve *res)
 {
-	(void)img;
+	struct parallels *p = parallels_of(img);
+	with_lock(&p->lock);
+
+	atomic_store(&p->next, spare_give(&p->spare, res->dst.host,
+					  res->cookie[COOKIE_N] * img->unit,
+					  atomic_load(&p->next)));
 	meta_put(res->pins[0]);
 }
 
@@ -378,10 +385,13 @@ static int parallels_dirty(struct image *img)
 
 static int parallels_clean(struct image *img)
 {
-	uint64_t size, end = atomic_load(&parallels_of(img)->next);
+	const struct parallels *p = parallels_of(img);
+	uint64_t size, end = atomic_load(&p->next);
 	int ret = file_size(img->file, &size);
 
-	if (!ret && img->file->traits.grows && size < end)
+	/* Longer: behind the end are bytes of a write that failed. */
+	if (!ret && img->file->traits.grows &&
+	    (size < end || (size > end && spare_used(&p->spare, end))))
 		ret = file_truncate(img->file, end);
 	return ret ? ret : write_mark(img, 0);
 }

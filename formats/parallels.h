@@ -4,6 +4,7 @@
 #define FORMATS_PARALLELS_H
 
 #include "blockcore.h"
+#include "spare.h"
 
 enum {
 	PH_MAGIC = 0,
@@ -53,6 +54,7 @@ struct parallels {
 	_Atomic uint64_t extension;     /* sectors; 0: none (any more) */
 	pthread_mutex_t lock;   /* who takes space */
 	_Atomic uint64_t next;  /* free from here on */
+	struct spare spare;
 	_Atomic uint64_t end;   /* of the file; readers go by it, before a
 				 * writer came and when it has gone */
 };

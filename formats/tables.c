@@ -3,9 +3,10 @@
  * tables.c - two levels of tables; see tables.h.
  *
  * Space is taken from the end of the file and the file is longer than all that
- * was ever given out, because data is written before an entry leads there: a
- * later user finds the end again.  What an overwritten entry loses stays lost;
- * clusters that are discarded keep their place and become holes of the file.
+ * is in use, because data is written before an entry leads there: a later user
+ * finds the end again.  What an overwritten entry loses stays lost; clusters that
+ * are discarded keep their place and become holes of the file.  Space for a write
+ * that failed goes to the next one (spare.h).
  */
 #include "tables.h"
 
@@ -89,6 +90,7 @@ int tables_open(struct image *img)
 	if (ret)
 		return ret;
 	pthread_mutex_init(&t->lock, NULL);
+	pthread_mutex_init(&t->space, NULL);
 	t->grows = img->file->traits.grows;
 	t->limit = t->grows ? t->kind->max_host :
 			      min_u64(size, t->kind->max_host);
@@ -98,6 +100,7 @@ int tables_open(struct image *img)
 
 void tables_close(struct image *img)
 {
+	pthread_mutex_destroy(&tables_of(img)->space);
 	pthread_mutex_destroy(&tables_of(img)->lock);
 }
 
@@ -119,9 +122,11 @@ int tables_clean(struct image *img)
 	uint64_t size, end = round_up(atomic_load(&t->next), img->unit);
 	int ret = file_size(img->file, &size);
 
-	if (ret || !t->grows || size >= end || end == t->cut)
+	if (ret || !t->grows || end == t->cut)
 		return ret;
-	return file_truncate(img->file, end);
+	/* Longer: behind the end are bytes of a write that failed. */
+	return size < end || (size > end && spare_used(&t->spare, end)) ?
+	       file_truncate(img->file, end) : 0;
 }
 
 /* ---- mapping ------------------------------------------------------------- */
@@ -226,7 +231,7 @@ int tables_map(const struct view *v, uint64_t off, uint64_t len,
 
 /* ---- space --------------------------------------------------------------- */
 
-/* Under the lock, hence never shorter than what was given out.  It is durable
+/* Under "space", hence never shorter than what was given out.  It is durable
  * as the data is: before an entry leads there. */
 static int grow_file(struct image *img, uint64_t end)
 {
@@ -236,14 +241,17 @@ static int grow_file(struct image *img, uint64_t end)
 	       file_truncate(img->file, end) : 0;
 }
 
-/* Under the lock. */
 static int take(struct image *img, uint64_t len, uint64_t align,
 		uint64_t *host)
 {
 	struct tables *t = tables_of(img);
-	uint64_t at = round_up(atomic_load(&t->next), align);
+	uint64_t at;
 	int ret;
+	with_lock(&t->space);
 
+	at = round_up(atomic_load(&t->next), align);
+	if (spare_take(&t->spare, len, align, host))
+		return 0;
 	if (!range_within(at, len, t->limit))
 		return t->grows ? -EFBIG : -ENOSPC;
 	ret = grow_file(img, at + len);
@@ -254,7 +262,32 @@ static int take(struct image *img, uint64_t len, uint64_t align,
 	return 0;
 }
 
-/* An empty table: written at once, hence durable before L1 leads there. */
+/* Nothing leads there. */
+static void give(struct tables *t, uint64_t host, uint64_t len)
+{
+	with_lock(&t->space);
+
+	atomic_store_explicit(&t->next, spare_give(&t->spare, host, len,
+						   atomic_load(&t->next)),
+			      memory_order_release);
+}
+
+/* Space for a table, empty: written at once, hence durable before L1 leads
+ * there. */
+static int take_table(struct image *img, uint64_t *table)
+{
+	struct tables *t = tables_of(img);
+	uint64_t len = round_up(l2_bytes(t), img->unit);
+	int ret = take(img, len, img->unit, table);
+
+	if (ret)
+		return ret;
+	ret = file_zero(img->file, *table, len, ZERO_ALLOCATE);
+	if (ret)
+		give(t, *table, len);
+	return ret;
+}
+
 static int table_make(struct image *img, uint64_t index, uint64_t *table)
 {
 	struct tables *t = tables_of(img);
@@ -264,11 +297,7 @@ static int table_make(struct image *img, uint64_t index, uint64_t *table)
 
 	if (ret)
 		return ret;
-	ret = take(img, round_up(l2_bytes(t), img->unit), img->unit, table);
-	if (!ret)
-		ret = file_zero(img->file, *table,
-				round_up(l2_bytes(t), img->unit),
-				ZERO_ALLOCATE);
+	ret = take_table(img, table);
 	if (!ret) {
 		meta_forget(img, img->file, *table, l2_bytes(t));
 		change_begin(img);
@@ -300,9 +329,6 @@ static int table_own(struct image *img, uint64_t index, uint64_t *table)
 static int space_for(struct image *img, const struct reserve *res, uint64_t n,
 		     uint64_t *host)
 {
-	struct tables *t = tables_of(img);
-	with_lock(&t->lock);
-
 	return res->intent == STORE_PACKED ?
 	       take(img, res->packed, 1, host) :
 	       take(img, n * img->unit, img->unit, host);
@@ -321,7 +347,8 @@ static void promise(struct image *img, struct reserve *res, uint64_t n,
 		.host = host,
 	};
 	/* A device is full of whatever was there before. */
-	res->fresh = tables_of(img)->grows;
+	res->fresh = tables_of(img)->grows &&
+		     !spare_used(&tables_of(img)->spare, host);
 	res->cookie[COOKIE_N] = n;
 }
 
@@ -375,7 +402,8 @@ void tables_commit(struct image *img, const struct reserve *res)
 
 void tables_abort(struct image *img, const struct reserve *res)
 {
-	(void)img;
+	give(tables_of(img), res->dst.host, res->intent == STORE_PACKED ?
+	     res->packed : res->cookie[COOKIE_N] * img->unit);
 	meta_put(res->pins[0]);
 }
 

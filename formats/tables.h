@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * tables.h - what qcow and QED share: an L1 and L2 tables of 64-bit entries, and
- * space that is taken from the end of the file and never given back.
+ * space that is taken from the end of the file and, once it was used, never given
+ * back.
  *
  * The format says in which order the bytes of an entry are and what an entry
  * means.  There are no reference counts: each cluster has one owner.
@@ -10,6 +11,7 @@
 #define FORMATS_TABLES_H
 
 #include "blockcore.h"
+#include "spare.h"
 
 /* What an entry of an L2 table says.  EXT_HOLE is entry 0 in both formats. */
 struct entry {
@@ -46,8 +48,10 @@ struct tables {
 	uint64_t cut;           /* nothing but a part of a unit before it; 0:
 				 * tables_cut() was not called */
 
-	pthread_mutex_t lock;   /* who makes an L2 table, or takes space */
-	_Atomic uint64_t next;  /* free from here on; changes under the lock */
+	pthread_mutex_t lock;   /* who makes an L2 table */
+	pthread_mutex_t space;  /* who takes space or gives it back: inner */
+	_Atomic uint64_t next;  /* free from here on; changes under "space" */
+	struct spare spare;     /* under "space" */
 };
 
 static inline struct tables *tables_of(const struct image *img)

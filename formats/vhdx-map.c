@@ -214,6 +214,8 @@ static int take(struct image *img, uint64_t len, uint64_t *host)
 	int ret;
 	with_lock(&v->lock);
 
+	if (spare_take(&v->spare, len, MiB, host))
+		return 0;
 	at = atomic_load(&v->end);
 	if (!range_within(at, len, INT64_MAX))
 		return -EFBIG;
@@ -265,7 +267,7 @@ int vhdx_reserve(struct image *img, struct reserve *res)
 		.kind = EXT_DATA, .off = res->off, .len = n * img->unit,
 		.file = img->file, .host = host,
 	};
-	res->fresh = img->file->traits.grows;
+	res->fresh = img->file->traits.grows && !spare_used(&v->spare, host);
 	res->cookie[COOKIE_SLOT] = slot;
 	res->cookie[COOKIE_N] = n;
 	return 0;
@@ -294,7 +296,12 @@ void vhdx_commit(struct image *img, const struct reserve *res)
 
 void vhdx_abort(struct image *img, const struct reserve *res)
 {
-	(void)img;
+	struct vhdx *v = vhdx_of(img);
+	with_lock(&v->lock);
+
+	atomic_store(&v->end, spare_give(&v->spare, res->dst.host,
+					 res->cookie[COOKIE_N] * img->unit,
+					 atomic_load(&v->end)));
 	meta_put(res->pins[0]);
 }
 

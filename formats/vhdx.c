@@ -157,11 +157,21 @@ static int vhdx_dirty(struct image *img)
 
 static int vhdx_clean(struct image *img)
 {
+	const struct vhdx *v = vhdx_of(img);
+	uint64_t size, end = atomic_load(&v->end);
 	unsigned char h[VHDX_SECTOR];
+	int ret;
 
-	memcpy(h, vhdx_of(img)->header, sizeof(h));
+	memcpy(h, v->header, sizeof(h));
 	memset(h + H_LOG_GUID, 0, 16);
-	return vhdx_headers_write(img, h);
+	ret = vhdx_headers_write(img, h);
+	/* Behind the end may be bytes of a write that failed; a log that is in
+	 * force would miss them. */
+	if (!ret)
+		ret = file_size(img->file, &size);
+	if (!ret && size > end && spare_used(&v->spare, end))
+		ret = file_truncate(img->file, end);
+	return ret;
 }
 
 /* ---- the log of somebody who did not finish ------------------------------ */

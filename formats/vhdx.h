@@ -10,6 +10,7 @@
 #define FORMATS_VHDX_H
 
 #include "blockcore.h"
+#include "spare.h"
 
 #define VHDX_SIGNATURE "vhdxfile"
 #define VHDX_SECTOR 4096u               /* of the log and of each header */
@@ -80,6 +81,7 @@ struct vhdx {
 	unsigned char linkage[16], linkage2[16];
 
 	pthread_mutex_t lock;   /* who takes space */
+	struct spare spare;
 	_Atomic uint64_t end;   /* no block ends beyond it */
 
 	/* The log as we write it: one flush at a time. */

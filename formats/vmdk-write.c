@@ -168,13 +168,15 @@ int vmdk_dirty(struct image *img)
 
 /* ---- space --------------------------------------------------------------- */
 
-/* Under the lock. */
-static int take(struct vmdk_extent *x, uint64_t len, uint64_t align,
-		uint64_t *host)
+static int take(struct vmdk *v, struct vmdk_extent *x, uint64_t len,
+		uint64_t align, uint64_t *host)
 {
-	uint64_t at = round_up(atomic_load(&x->next), align);
-	uint64_t limit = x->file->traits.grows ? MAX_HOST : x->file_end;
+	uint64_t limit = x->file->traits.grows ? MAX_HOST : x->file_end, at;
+	with_lock(&v->space);
 
+	at = round_up(atomic_load(&x->next), align);
+	if (spare_take(&x->spare, len, align, host))
+		return 0;
 	if (!range_within(at, len, limit))
 		return x->file->traits.grows ? -EFBIG : -ENOSPC;
 	atomic_store_explicit(&x->next, at + len, memory_order_release);
@@ -182,7 +184,19 @@ static int take(struct vmdk_extent *x, uint64_t len, uint64_t align,
 	return 0;
 }
 
-/* What others see of it ends with a whole grain. */
+/* Nothing leads there. */
+static void give(struct vmdk *v, struct vmdk_extent *x, uint64_t host,
+		 uint64_t len)
+{
+	with_lock(&v->space);
+
+	atomic_store_explicit(&x->next, spare_give(&x->spare, host, len,
+						   atomic_load(&x->next)),
+			      memory_order_release);
+}
+
+/* What others see of it ends with a whole grain.  Behind that may be bytes of a
+ * write that failed. */
 static int extent_clean(struct vmdk_extent *x)
 {
 	uint64_t end = round_up(atomic_load(&x->next), x->packed ?
@@ -190,7 +204,8 @@ static int extent_clean(struct vmdk_extent *x)
 	unsigned char free_sector[4];
 	int ret = file_size(x->file, &size);
 
-	if (!ret && size < end && x->file->traits.grows)
+	if (!ret && x->file->traits.grows &&
+	    (size < end || (size > end && spare_used(&x->spare, end))))
 		ret = file_truncate(x->file, end);
 	if (ret || !x->cowd)
 		return ret;
@@ -206,7 +221,8 @@ int vmdk_clean(struct image *img)
 
 	for (unsigned i = 0; !ret && i < v->nr; i++)
 		if (v->extents[i].store == VMDK_SPARSE &&
-		    atomic_load(&v->extents[i].next) > v->extents[i].file_end)
+		    (atomic_load(&v->extents[i].next) > v->extents[i].file_end ||
+		     v->extents[i].spare.used_to))
 			ret = extent_clean(&v->extents[i]);
 	return ret;
 }
@@ -242,13 +258,16 @@ static int set_root(struct image *img, struct vmdk_extent *x, uint64_t slot,
 static int table_make(struct image *img, struct vmdk_extent *x, uint64_t gd,
 		      uint64_t index, uint64_t *table)
 {
-	int ret = take(x, table_bytes(x), SECTOR_SIZE, table);
+	struct vmdk *v = vmdk_of(img);
+	int ret = take(v, x, table_bytes(x), SECTOR_SIZE, table);
 
-	if (!ret)
-		ret = file_zero(x->file, *table, table_bytes(x),
-				ZERO_ALLOCATE);
 	if (ret)
 		return ret;
+	ret = file_zero(x->file, *table, table_bytes(x), ZERO_ALLOCATE);
+	if (ret) {
+		give(v, x, *table, table_bytes(x));
+		return ret;
+	}
 	meta_forget(img, x->file, *table, table_bytes(x));
 	return set_root(img, x, gd + 4 * index, *table);
 }
@@ -349,11 +368,10 @@ static int take_space(struct image *img, struct vmdk_extent *x,
 		      const struct reserve *res, uint64_t n, uint64_t *host)
 {
 	struct vmdk *v = vmdk_of(img);
-	with_lock(&v->lock);
 
 	return res->intent == STORE_PACKED ?
-	       take(x, MARKER + (uint64_t)res->packed, SECTOR_SIZE, host) :
-	       take(x, n * x->grain, x->grain, host);
+	       take(v, x, MARKER + (uint64_t)res->packed, SECTOR_SIZE, host) :
+	       take(v, x, n * x->grain, x->grain, host);
 }
 
 int vmdk_reserve(struct image *img, struct reserve *res)
@@ -383,7 +401,7 @@ int vmdk_reserve(struct image *img, struct reserve *res)
 		.file = x->file, .host = host + res->frame_len,
 	};
 	/* A device is full of whatever was there before. */
-	res->fresh = x->file->traits.grows;
+	res->fresh = x->file->traits.grows && !spare_used(&x->spare, host);
 	res->cookie[COOKIE_SLOT] = slot;
 	res->cookie[COOKIE_N] = n;
 	return 0;
@@ -399,7 +417,11 @@ void vmdk_commit(struct image *img, const struct reserve *res)
 
 void vmdk_abort(struct image *img, const struct reserve *res)
 {
-	(void)img;
+	struct vmdk *v = vmdk_of(img);
+	struct vmdk_extent *x = vmdk_extent_at(v, res->off);
+
+	give(v, x, res->dst.host - res->frame_len, res->frame_len +
+	     (x->packed ? res->packed : res->cookie[COOKIE_N] * x->grain));
 	unpin(res->pins);
 }
 

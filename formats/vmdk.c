@@ -204,6 +204,7 @@ static int find_parent(struct image *img)
 static void vmdk_close(struct image *img)
 {
 	vmdk_free(vmdk_of(img));
+	pthread_mutex_destroy(&vmdk_of(img)->space);
 	pthread_mutex_destroy(&vmdk_of(img)->lock);
 }
 
@@ -232,6 +233,7 @@ static int vmdk_open(struct image *img, struct err *err)
 	int ret;
 
 	pthread_mutex_init(&v->lock, NULL);
+	pthread_mutex_init(&v->space, NULL);
 	img->unit = DEFAULT_UNIT;
 	img->page = SECTOR_SIZE;
 	img->align = 1;

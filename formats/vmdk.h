@@ -7,6 +7,7 @@
 #define FORMATS_VMDK_H
 
 #include "blockcore.h"
+#include "spare.h"
 
 #define VMDK_NO_PARENT UINT32_C(0xffffffff)
 #define VMDK_GTES_MAX 4096u             /* entries of a table: COWD's */
@@ -41,7 +42,8 @@ struct vmdk_extent {
 	bool packed;            /* grains are zlib streams */
 	bool ended;             /* behind the directory comes a footer */
 	bool read_only;         /* the descriptor says so */
-	_Atomic uint64_t next;  /* free from here on; changes under the lock */
+	_Atomic uint64_t next;  /* free from here on; changes under "space" */
+	struct spare spare;     /* under "space" */
 };
 
 struct vmdk {
@@ -50,7 +52,8 @@ struct vmdk {
 	char *text;             /* the descriptor as it is in img->file ... */
 	uint64_t text_at;       /* ... and where */
 	uint64_t text_room;
-	pthread_mutex_t lock;   /* who makes a table, or takes space */
+	pthread_mutex_t lock;   /* who makes a table */
+	pthread_mutex_t space;  /* who takes space or gives it back: inner */
 	char *create_type;
 	char *parent;           /* parentFileNameHint, or NULL */
 	struct vmdk_extent *extents;

@@ -254,9 +254,21 @@ static int begin_writing(struct image *img, struct err *err)
 	return ret ? err_errno(err, ret, "Could not write the footer") : 0;
 }
 
+/* Behind the last block may be bytes of a write that failed; and where several
+ * did, nobody has written the footer there. */
+static int vpc_clean(struct image *img)
+{
+	struct vpc *v = vpc_of(img);
+	int ret;
+
+	if (v->fixed || !spare_used(&v->spare, v->next))
+		return 0;
+	ret = file_write(img->file, v->footer, VF_LENGTH, v->next);
+	return ret ? ret : file_truncate(img->file, v->next + VF_LENGTH);
+}
+
 static void vpc_close(struct image *img)
 {
-	free(vpc_of(img)->spare);
 	pthread_mutex_destroy(&vpc_of(img)->lock);
 }
 
@@ -376,17 +388,15 @@ static int vpc_map(const struct view *view, uint64_t off, uint64_t len,
 enum { PIN_TABLE, PIN_BITMAP };
 enum { COOKIE_SLOT, COOKIE_AT };
 
-/* Where one block goes, bitmap first. */
-static int take_block(struct image *img, uint64_t *at, bool *fresh)
+/* Where one block goes, bitmap first; *@last: it is where the footer is. */
+static int take_block(struct image *img, uint64_t *at, bool *last)
 {
 	struct vpc *v = vpc_of(img);
 	with_lock(&v->lock);
 
-	*fresh = !v->nr_spare;
-	if (v->nr_spare) {
-		*at = (uint64_t)v->spare[--v->nr_spare] * SECTOR_SIZE;
+	*last = !spare_take(&v->spare, vpc_stride(img), SECTOR_SIZE, at);
+	if (!*last)
 		return 0;
-	}
 	if (v->next / SECTOR_SIZE >= VPC_FREE)
 		return -EFBIG;
 	*at = v->next;
@@ -394,20 +404,13 @@ static int take_block(struct image *img, uint64_t *at, bool *fresh)
 	return 0;
 }
 
-static void spare_block(struct vpc *v, uint64_t at)
+/* Nothing leads there.  If it was the last one, the footer is there still. */
+static void give_block(struct image *img, uint64_t at)
 {
+	struct vpc *v = vpc_of(img);
 	with_lock(&v->lock);
 
-	if (v->nr_spare == v->spare_room) {
-		size_t room = 2 * v->nr_spare + 8;
-		uint32_t *grown = realloc(v->spare, room * sizeof(*grown));
-
-		if (!grown)             /* lost */
-			return;
-		v->spare = grown;
-		v->spare_room = room;
-	}
-	v->spare[v->nr_spare++] = (uint32_t)(at / SECTOR_SIZE);
+	v->next = spare_give(&v->spare, at, vpc_stride(img), v->next);
 }
 
 /* The footer behind a new block, and the bitmap but for its first sector, which
@@ -432,6 +435,7 @@ static int vpc_reserve(struct image *img, struct reserve *res)
 {
 	struct vpc *v = vpc_of(img);
 	uint64_t slot = v->table + 4 * (res->off / img->unit), at = 0;
+	bool last = false;
 	int ret;
 
 	if (res->intent == STORE_PACKED || v->fixed)
@@ -439,8 +443,9 @@ static int vpc_reserve(struct image *img, struct reserve *res)
 	ret = meta_get(img, img->file, round_down(slot, img->page),
 		       &res->pins[PIN_TABLE]);
 	if (!ret)
-		ret = take_block(img, &at, &res->fresh);
-	if (!ret && res->fresh)
+		ret = take_block(img, &at, &last);
+	res->fresh = last && !spare_used(&v->spare, at);
+	if (!ret && last)
 		ret = write_around(img, at);
 	if (!ret && !res->fresh && res->intent == STORE_PREALLOC)
 		ret = -ENOTSUP;
@@ -448,7 +453,7 @@ static int vpc_reserve(struct image *img, struct reserve *res)
 		ret = meta_get_new(img, img->file, at, &res->pins[PIN_BITMAP]);
 	if (ret) {
 		if (at)
-			spare_block(v, at);
+			give_block(img, at);
 		meta_put(res->pins[PIN_TABLE]);
 		return ret;
 	}
@@ -487,7 +492,7 @@ static void vpc_commit(struct image *img, const struct reserve *res)
 
 static void vpc_abort(struct image *img, const struct reserve *res)
 {
-	spare_block(vpc_of(img), res->cookie[COOKIE_AT]);
+	give_block(img, res->cookie[COOKIE_AT]);
 	put_pins(res);
 }
 
@@ -509,6 +514,7 @@ const struct format vpc_format = {
 	.probe = vpc_probe,
 	.open = vpc_open,
 	.upgrade = begin_writing,
+	.clean = vpc_clean,
 	.close = vpc_close,
 	.map = vpc_map,
 	.reserve = vpc_reserve,

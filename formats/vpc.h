@@ -12,6 +12,7 @@
 #define FORMATS_VPC_H
 
 #include "blockcore.h"
+#include "spare.h"
 
 enum {                          /* the footer, and its copy in front */
 	VF_COOKIE = 0,
@@ -66,8 +67,7 @@ struct vpc {
 	 * lock. */
 	_Atomic uint64_t next;
 	pthread_mutex_t lock;
-	uint32_t *spare;        /* lock: blocks promised and not used */
-	size_t nr_spare, spare_room;
+	struct spare spare;     /* under lock */
 };
 
 static inline struct vpc *vpc_of(const struct image *img)

@@ -99,6 +99,7 @@ SCRIPT_TESTS += tests/qcow2-autoclear.sh
 SCRIPT_TESTS += tests/qcow2-limits.sh
 SCRIPT_TESTS += tests/qcow2-packed.sh
 SCRIPT_TESTS += tests/qcow2-subclusters.py
+SCRIPT_TESTS += tests/write-enospc.py
 SCRIPT_TESTS += tests/write-random.py
 SCRIPT_TESTS += tests/qcow2-nocow.sh
 SCRIPT_TESTS += tests/qcow2-snapshots.sh

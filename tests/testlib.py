@@ -133,6 +133,23 @@ def kill(point):
     umount(point, lazy=True)
 
 
+def tmpfs(name, size):
+    """A host's file system of that size at ./name, until the test ends."""
+    requires_root()
+    os.mkdir(name)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=" + size, "tmpfs",
+                       name], stderr=subprocess.DEVNULL).returncode:
+        skip("no tmpfs here")
+    mounts[os.path.join(tmp, name)] = None
+
+
+def fill(name, free):
+    """All of that file system but @free bytes, by the file "filler"."""
+    st = os.statvfs(name)
+    with open(name + "/filler", "wb") as f:
+        os.posix_fallocate(f.fileno(), 0, st.f_bavail * st.f_frsize - free)
+
+
 @contextlib.contextmanager
 def mounted(*sources, **kw):
     point = mount(*sources, **kw)

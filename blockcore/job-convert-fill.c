@@ -173,7 +173,7 @@ static int fill_buffer(const struct convert *c, struct batch *b,
 		want_huge(c, b);
 	ret = convert_read(c, b->buf + p->at, p->len, p->off);
 	if (ret && c->a->salvage) {
-		convert_salvage(c, b, p->at, p->len, p->off);
+		convert_salvage(c, b, p);
 		ret = 0;
 	}
 	p->bytes = b->buf + p->at;

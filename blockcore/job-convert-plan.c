@@ -198,14 +198,16 @@ static uint64_t units_end(const struct convert *c)
 		       round_down(c->run_end, c->unit));
 }
 
-/* c->at moves behind the units; one of several kinds has to be read. */
-static int units_kind(struct convert *c, enum piece_kind *kind)
+/* c->at moves behind the units; one of several kinds has to be read.  *@error:
+ * why it is not known what the first byte is, or 0. */
+static int units_kind(struct convert *c, enum piece_kind *kind, int *error)
 {
 	uint64_t end;
 	int ret = look(c);
 
 	if (ret)
 		return ret;
+	*error = c->run_error;
 	end = units_end(c);
 	/* Blank units are encoded as any others. */
 	*kind = c->run_kind == PIECE_BLANK ? PIECE_DATA : c->run_kind;
@@ -227,11 +229,13 @@ static int plan_units(struct convert *c, struct batch *b)
 	     i++) {
 		uint64_t off = c->at;
 		enum piece_kind kind;
-		int ret = units_kind(c, &kind);
+		int error, ret = units_kind(c, &kind, &error);
 
 		if (ret)
 			return ret;
 		add(c, b, kind, off, c->at - off);
+		if (error)
+			b->piece[b->nr - 1].bad_map = error;
 		b->used = round_up(b->used, c->unit);
 	}
 	return 0;

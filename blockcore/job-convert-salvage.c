@@ -11,21 +11,20 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-void convert_salvage(const struct convert *c, struct batch *b, size_t at,
-		     uint64_t len, uint64_t off)
+void convert_salvage(const struct convert *c, struct batch *b, struct piece *p)
 {
-	for (uint64_t pos = 0, n; pos < len && !convert_cancelled(c);
+	for (uint64_t pos = 0, n; pos < p->len && !convert_cancelled(c);
 	     pos += n) {
-		unsigned char *buf = b->buf + at + pos;
+		unsigned char *buf = b->buf + p->at + pos;
 		int ret;
 
-		n = min_u64(SECTOR_SIZE, len - pos);
-		ret = convert_read(c, buf, n, off + pos);
-		b->lost[(at + pos) / SECTOR_SIZE] = ret;
+		n = min_u64(SECTOR_SIZE, p->len - pos);
+		ret = convert_read(c, buf, n, p->off + pos);
+		b->lost[(p->at + pos) / SECTOR_SIZE] = ret;
 		if (!ret)
 			continue;
 		memset(buf, 0, n);
-		b->any_lost = true;
+		p->salvaged = b->any_lost = true;
 	}
 }
 
@@ -39,6 +38,7 @@ static void say_lost(const struct convert *c, const char *what, uint64_t off,
 	c->a->warn(c->a->report_data, line);
 }
 
+/* qemu-img asks what a sector is, and what a unit is where it begins. */
 static void warn_piece(const struct convert *c, const struct batch *b,
 		       const struct piece *p)
 {
@@ -47,7 +47,7 @@ static void warn_piece(const struct convert *c, const struct batch *b,
 
 		if (!lost)
 			continue;
-		if (p->bad_map)
+		if (p->bad_map && (!c->unit || !pos))
 			say_lost(c, "block status at offset", p->off + pos,
 				 p->bad_map);
 		say_lost(c, "offset", p->off + pos, lost);
@@ -61,7 +61,7 @@ void convert_warn(struct convert *c, const struct batch *b)
 	/* With -W there may be several of us. */
 	pthread_mutex_lock(&c->plan);
 	for (unsigned i = 0; i < b->nr; i++)
-		if (b->piece[i].at + b->piece[i].len <= b->used)
+		if (b->piece[i].salvaged)
 			warn_piece(c, b, &b->piece[i]);
 	pthread_mutex_unlock(&c->plan);
 }

@@ -46,7 +46,9 @@ struct piece {
 	size_t bit;             /* ... and the bit of its first block */
 	bool joined;            /* DATA: of several runs */
 	size_t packed;          /* -c: encoded bytes; 0: does not shrink */
-	int bad_map;            /* --salvage: there was no telling what it is */
+	bool salvaged;          /* batch.lost tells which sectors are not ... */
+	int bad_map;            /* ... and why there was no telling what it is;
+				 * of a unit (-c), what its first byte is */
 };
 
 /*
@@ -108,10 +110,9 @@ struct convert {
 
 /* Puts into @b what comes next; an error is left in it. */
 void convert_plan(struct convert *c, struct batch *b);
-/* After a read of @len bytes at @off, into @at of the buffer, failed: reads them
- * sector by sector, and leaves zeroes where that fails. */
-void convert_salvage(const struct convert *c, struct batch *b, size_t at,
-		     uint64_t len, uint64_t off);
+/* After the read of a piece failed: reads it sector by sector, and leaves zeroes
+ * where that fails. */
+void convert_salvage(const struct convert *c, struct batch *b, struct piece *p);
 int convert_read(const struct convert *c, void *buf, uint64_t len,
 		 uint64_t off);
 /* Reads and encodes; an error is left in the batch. */

@@ -65,3 +65,37 @@ imgctl convert --salvage -O raw stream.qcow2 ours 2> err
 sed 's/.*offset \([0-9]*\):.*/\1/' err > a
 sort -n a > b
 assert_same a b
+
+# Zeroes that are stored have no warnings of what is read behind them; with -c a
+# cluster has one of its block status.
+random_file half 2097152 2
+cp half holes
+truncate -s 4M holes
+dd if=/dev/zero of=holes bs=64k seek=2 count=1 conv=notrunc status=none
+qemu-img convert -O qcow2 holes holes.qcow2
+python3 - << 'EOF'
+import struct
+with open("holes.qcow2", "r+b") as f:
+    f.seek(40)
+    f.seek(struct.unpack(">Q", f.read(8))[0])
+    f.seek((struct.unpack(">Q", f.read(8))[0] & 0x00fffffffffffe00) + 8 * 3)
+    f.write(struct.pack(">Q", 1 << 63 | 0x50200))
+EOF
+for opts in "-S 0 -O raw" "-n -O raw" "-n -O qcow2" "-c -O qcow2" \
+	"-n -c -O qcow2"; do
+	rm -f ours theirs
+	case $opts in
+	-n*)
+		imgctl create -q -f "${opts##*-O }" ours 4M
+		imgctl create -q -f "${opts##*-O }" theirs 4M
+		;;
+	esac
+	# shellcheck disable=SC2086
+	imgctl convert --salvage $opts holes.qcow2 ours 2> ours.err
+	# shellcheck disable=SC2086
+	qemu-img convert --salvage $opts holes.qcow2 theirs 2> theirs.err
+	qemu-img compare -q ours theirs || fail "$opts: content"
+	warnings ours.err > a
+	warnings theirs.err > b
+	diff a b >&2 || fail "$opts: warnings"
+done

@@ -45,9 +45,6 @@ int qcow2_l1_check(struct image *img, uint64_t index, uint64_t e)
 	if (host % img->unit)
 		image_corrupt(img, "L2 table offset %#" PRIx64 " unaligned"
 			      " (L1 index: %#" PRIx64 ")", host, index);
-	else if (e & QL1_RESERVED)
-		image_corrupt(img, "L1 entry %#" PRIx64 " has reserved bits"
-			      " set (L1 index: %#" PRIx64 ")", e, index);
 	else if (host && !qcow2_inside(img, host))
 		image_corrupt(img, "L2 table offset %#" PRIx64 " is beyond the"
 			      " end of the file (L1 index: %#" PRIx64 ")",
@@ -83,19 +80,16 @@ int qcow2_l2_check(struct image *img, uint64_t table, uint64_t off,
 			      ")", table, index);
 		return -EIO;
 	}
-	if (qcow2_has_subs(q) && (l2.subs & l2.subs >> 32 & QSUBS_DATA ||
-				  (packed && l2.subs) ||
-				  (!packed && !qcow2_l2_has_host(q, l2.e) &&
-				   l2.subs & QSUBS_DATA))) {
-		image_corrupt(img, "Invalid subclusters %#" PRIx64 " (L2"
-			      " offset: %#" PRIx64 ", L2 index: %#" PRIx64 ")",
-			      l2.subs, table, index);
+	if (qcow2_has_subs(q) && !packed &&
+	    (l2.subs & l2.subs >> 32 & QSUBS_DATA ||
+	     (!qcow2_l2_has_host(q, l2.e) && l2.subs & QSUBS_DATA))) {
+		image_corrupt(img, "Invalid cluster entry found  (L2 offset: %#"
+			      PRIx64 ", L2 index: %#" PRIx64 ")",
+			      table, index);
 		return -EIO;
 	}
 	if (!packed && host % img->unit)
 		what = "unaligned";
-	else if (!packed && l2.e & QL2_RESERVED)
-		what = "has reserved bits set";
 	else if (q->incompat & QINCOMPAT_DATA_FILE)
 		what = data_file_check(img, l2.e, off);
 	else if (host >= QCOW2_MAX_HOST || (host && !qcow2_inside(img, host)))

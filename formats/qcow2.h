@@ -485,6 +485,8 @@ int qcow2_entry(struct image *img, uint64_t host, uint64_t *entry);
  * L1 entry's offset is a whole cluster inside the file, or 0; so is that of a
  * good L2 entry (of a compressed one: begins inside the file).  In a data file
  * a cluster is where the guest has it: @off, or a byte of the cluster there.
+ * Reserved bits, and subclusters of what is compressed, mean nothing here, as to
+ * QEMU: only check tells of them.
  */
 int qcow2_l1_check(struct image *img, uint64_t index, uint64_t e);
 int qcow2_l2_check(struct image *img, uint64_t table, uint64_t off,

@@ -98,6 +98,7 @@ SCRIPT_TESTS += tests/qcow2-layout.sh
 SCRIPT_TESTS += tests/qcow2-autoclear.sh
 SCRIPT_TESTS += tests/qcow2-limits.sh
 SCRIPT_TESTS += tests/qcow2-packed.sh
+SCRIPT_TESTS += tests/qcow2-reserved.py
 SCRIPT_TESTS += tests/qcow2-subclusters.py
 SCRIPT_TESTS += tests/write-enospc.py
 SCRIPT_TESTS += tests/write-random.py

@@ -606,8 +606,13 @@ struct resize_args {
  */
 int image_resize(struct image *img, uint64_t size, const struct resize_args *a,
 		 struct err *err);
-/* At least that large; durable when the image is flushed. */
-int image_grow(struct image *img, uint64_t size, struct err *err);
+/*
+ * At least that large; durable when the image is flushed.  Waits for others who
+ * change the size or the tables (a snapshot that is made), which may take long:
+ * -EINTR when *@cancel, which may be NULL, becomes true meanwhile.
+ */
+int image_grow(struct image *img, uint64_t size, const _Atomic bool *cancel,
+	       struct err *err);
 
 /* Stores one unit encoded (convert -c).  @buf holds the whole unit (zeroes
  * behind the end of the image), @off is unit-aligned.  image_pack() may run in

@@ -106,7 +106,7 @@ static int image_file_truncate(struct file *f, uint64_t size)
 
 	if (size == have)
 		return 0;
-	return size > have ? image_grow(img, size, NULL) : -ENOTSUP;
+	return size > have ? image_grow(img, size, NULL, NULL) : -ENOTSUP;
 }
 
 static int image_file_size(struct file *f, uint64_t *size)

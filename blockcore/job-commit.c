@@ -101,7 +101,7 @@ static int grow_base(struct image *base, uint64_t size, struct err *err)
 
 	if (size <= old)
 		return 0;
-	ret = image_grow(base, size, NULL);
+	ret = image_grow(base, size, NULL, NULL);
 	if (!ret)
 		ret = clear_tail(base, old);
 	return ret ? failed(err, ret) : 0;

@@ -19,6 +19,7 @@
 #include "job.h"
 
 #define FULL_CHUNK (1 * MiB)
+#define CANCEL_LOOK 50000000    /* ns between two looks at a cancel */
 
 /* Formats whose disk is the file itself have nothing to drop: a file that
  * became longer reads as zeroes. */
@@ -244,11 +245,28 @@ int image_resize(struct image *img, uint64_t size, const struct resize_args *a,
 	return ret ? err_errno(err, ret, "Could not resize the image") : 0;
 }
 
-int image_grow(struct image *img, uint64_t size, struct err *err)
+/* ... unless *@cancel. */
+static int size_lock(struct engine *e, const _Atomic bool *cancel)
+{
+	struct timespec until;
+	int ret = ETIMEDOUT;
+
+	while (ret == ETIMEDOUT) {
+		if (cancel && atomic_load(cancel))
+			return -EINTR;
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += CANCEL_LOOK;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		ret = pthread_mutex_timedlock(&e->resize_lock, &until);
+	}
+	return -ret;
+}
+
+static int grow_locked(struct image *img, uint64_t size, struct err *err)
 {
 	const struct resize_args a = { .prealloc = PREALLOC_OFF };
 	int ret;
-	with_lock(&img->eng->resize_lock);
 
 	if (size <= image_size(img))
 		return 0;
@@ -256,4 +274,16 @@ int image_grow(struct image *img, uint64_t size, struct err *err)
 		size = round_up(size, SECTOR_SIZE);
 	ret = check(img, size, &a, err);
 	return ret ? ret : grow(img, size, &a, err);
+}
+
+int image_grow(struct image *img, uint64_t size, const _Atomic bool *cancel,
+	       struct err *err)
+{
+	int ret = size_lock(img->eng, cancel);
+
+	if (ret)
+		return ret;
+	ret = grow_locked(img, size, err);
+	pthread_mutex_unlock(&img->eng->resize_lock);
+	return ret;
 }

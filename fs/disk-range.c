@@ -38,7 +38,7 @@ static int range_fit(struct range *r, struct image *img)
 			r->len = min_u64(r->len, size - r->off);
 		return 0;
 	}
-	ret = disk_fit(r->dh, img, r->off, &want);
+	ret = disk_fit(r->dh, img, r->off, &want, &r->s.interrupted);
 	return !ret && want < r->len ? -ENOSPC : ret;
 }
 
@@ -119,7 +119,9 @@ void disk_fallocate(fuse_req_t req, struct handle *h, int mode, off_t off,
 		reply_err(req, -EOPNOTSUPP);
 		return;
 	}
+	caller_watch(req, &r.s.interrupted);
 	ret = range_step(&r);
+	caller_unwatch(req);
 	if (ret || !r.len) {
 		reply_err(req, ret);
 		return;
@@ -276,7 +278,7 @@ static int copy_write(struct copy *c, const void *buf, uint64_t *n, bool zero)
 
 	if (!img)
 		return -EIO;
-	ret = disk_fit(c->out, img, c->to, n);
+	ret = disk_fit(c->out, img, c->to, n, &c->s.interrupted);
 	if (!ret && zero)
 		ret = image_unmap(&img->live, c->to, *n, UNMAP_ZERO);
 	else if (!ret)

@@ -9,6 +9,7 @@
 #include "fs/disk.h"
 
 #include "fs/partitions.h"
+#include "fs/slow.h"
 
 #include "bitmap.h"
 
@@ -148,7 +149,7 @@ void disk_read(fuse_req_t req, struct handle *h, size_t len, off_t off)
 /* ---- writing ------------------------------------------------------------------- */
 
 int disk_fit(struct disk_handle *dh, struct image *img, uint64_t off,
-	     uint64_t *len)
+	     uint64_t *len, const _Atomic bool *gone)
 {
 	uint64_t size = disk_size(dh, img), end;
 	int ret;
@@ -158,7 +159,7 @@ int disk_fit(struct disk_handle *dh, struct image *img, uint64_t off,
 	if (end <= size)
 		return 0;
 	if (dh->h.node->mnt->opt->growable) {
-		ret = image_grow(img, end, NULL);
+		ret = image_grow(img, end, gone, NULL);
 		if (!ret || off >= size)
 			return ret;
 	}
@@ -182,6 +183,21 @@ void disk_wrote(struct disk_handle *dh, uint64_t off, uint64_t len)
 	mimage_wrote(m);
 }
 
+/* To be watched costs a lock of all requests: only who may have to wait is. */
+static int write_fit(fuse_req_t req, struct disk_handle *dh, struct image *img,
+		     uint64_t off, uint64_t *len)
+{
+	_Atomic bool gone = false;
+	int ret;
+
+	if (range_within(off, *len, disk_size(dh, img)))
+		return 0;
+	caller_watch(req, &gone);
+	ret = disk_fit(dh, img, off, len, &gone);
+	caller_unwatch(req);
+	return ret;
+}
+
 static void disk_write(fuse_req_t req, struct handle *h, const char *buf,
 		       size_t len, off_t off)
 {
@@ -191,7 +207,7 @@ static void disk_write(fuse_req_t req, struct handle *h, const char *buf,
 	int ret = -EIO;
 
 	if (img) {
-		ret = disk_fit(dh, img, (uint64_t)off, &n);
+		ret = write_fit(req, dh, img, (uint64_t)off, &n);
 		if (!ret)
 			ret = image_write(&img->live, buf, n, (uint64_t)off);
 		disk_wrote(dh, (uint64_t)off, n);
@@ -344,7 +360,8 @@ static int partition_open(struct node *n, struct fuse_file_info *fi,
 	return ret;
 }
 
-static int disk_set_size(struct node *n, struct handle *h, uint64_t size)
+static int disk_set_size(struct node *n, struct handle *h, uint64_t size,
+			 const _Atomic bool *gone)
 {
 	struct image *img;
 	int ret = 0;
@@ -358,7 +375,8 @@ static int disk_set_size(struct node *n, struct handle *h, uint64_t size)
 	if (size < image_size(img))
 		ret = -EPERM;
 	else if (size > image_size(img))
-		ret = n->mnt->opt->growable ? image_grow(img, size, NULL) : -EFBIG;
+		ret = n->mnt->opt->growable ?
+		      image_grow(img, size, gone, NULL) : -EFBIG;
 	if (!ret)
 		mimage_wrote(n->m);
 	disk_leave(n);

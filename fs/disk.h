@@ -49,10 +49,11 @@ void *disk_buffer(size_t len);
 
 /*
  * Makes [off, off + *len) lie inside the disk: grows it if it may grow, else
- * cuts *len.  -ENOSPC: nothing of it is inside.  Between enter and leave.
+ * cuts *len.  -ENOSPC: nothing of it is inside.  -EINTR: it waited, and the
+ * caller is @gone (caller_watch()).  Between enter and leave.
  */
 int disk_fit(struct disk_handle *dh, struct image *img, uint64_t off,
-	     uint64_t *len);
+	     uint64_t *len, const _Atomic bool *gone);
 /* After each change of the guest's bytes, between enter and leave. */
 void disk_wrote(struct disk_handle *dh, uint64_t off, uint64_t len);
 

@@ -366,8 +366,10 @@ struct node_ops {
 	void (*lseek)(fuse_req_t req, struct handle *h, off_t off, int whence);
 	/* Truncate; @h NULL without an open file.  0: done, or accepted without
 	 * effect (F8).  On a worker, with the image got for writing if
-	 * opens_image and @size is not 0.  NULL: 0 is accepted, else EPERM. */
-	int (*set_size)(struct node *n, struct handle *h, uint64_t size);
+	 * opens_image and @size is not 0.  -EINTR: it waited, and the caller is
+	 * @gone.  NULL: 0 is accepted, else EPERM. */
+	int (*set_size)(struct node *n, struct handle *h, uint64_t size,
+			const _Atomic bool *gone);
 	/* Takes @ph (NULL: none).  NULL: always ready. */
 	void (*poll)(fuse_req_t req, struct handle *h,
 		     struct fuse_pollhandle *ph);

@@ -202,6 +202,7 @@ static int set_size(struct call *c, enum patience p)
 {
 	struct handle *h = c->has_fi ? (void *)(uintptr_t)c->fi.fh : NULL;
 	uint64_t size = (uint64_t)c->attr.st_size;
+	_Atomic bool gone = false;
 	bool got;
 	int ret;
 
@@ -212,10 +213,12 @@ static int set_size(struct call *c, enum patience p)
 	ret = get_for_size(c, h, &got);
 	if (ret)
 		return ret;
+	caller_watch(c->req, &gone);
 	if (c->n->ops->set_size)
-		ret = c->n->ops->set_size(c->n, h, size);
+		ret = c->n->ops->set_size(c->n, h, size, &gone);
 	else
 		ret = size ? -EPERM : 0;
+	caller_unwatch(c->req);
 	if (got)
 		mimage_put(c->n->m, MIMAGE_WRITE);
 	return ret;

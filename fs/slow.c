@@ -9,6 +9,24 @@
  */
 #include "fs/slow.h"
 
+static void set_gone(fuse_req_t req, void *data)
+{
+	_Atomic bool *gone = data;
+
+	(void)req;
+	atomic_store(gone, true);
+}
+
+void caller_watch(fuse_req_t req, _Atomic bool *gone)
+{
+	fuse_req_interrupt_func(req, set_gone, gone);
+}
+
+void caller_unwatch(fuse_req_t req)
+{
+	fuse_req_interrupt_func(req, NULL, NULL);
+}
+
 static void set_flags(struct slow *s)
 {
 	for (int i = 0; i < 2; i++) {

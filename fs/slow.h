@@ -33,6 +33,11 @@ void slow_watch(struct slow *s, _Atomic bool *a, _Atomic bool *b);
 /* No interrupt can come any more: before the reply.  Returns the request. */
 fuse_req_t slow_end(struct slow *s);
 
+/* Of a request that is served where it is, for a moment in which it may have to
+ * wait: *@gone becomes true when its caller is interrupted. */
+void caller_watch(fuse_req_t req, _Atomic bool *gone);
+void caller_unwatch(fuse_req_t req);
+
 static inline bool slow_interrupted(struct slow *s)
 {
 	return atomic_load_explicit(&s->interrupted, memory_order_relaxed);

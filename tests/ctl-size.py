@@ -253,6 +253,40 @@ def growing_snapshot():
             assert not any(f.read()), name
 
 
+def growth_killed():
+    """Who waits for a snapshot to be made, to let the disk grow, can be killed
+    meanwhile, by whatever call; the disk has not grown."""
+    calls = {
+        "write": lambda fd: os.pwrite(fd, b"x", 3 * MIB),
+        "ftruncate": lambda fd: os.ftruncate(fd, 3 * MIB),
+        "fallocate": lambda fd: os.posix_fallocate(fd, 3 * MIB, 4096),
+    }
+    for name, call in calls.items():
+        run("qemu-img", "create", "-q", "-f", "qcow2", "k.qcow2", "1M")
+        fifo = os.getcwd() + "/kill." + name
+        os.mkfifo(fifo)
+        m = mount("k.qcow2", options="rw,growable",
+                  env={"IMGFS_PAUSE": "snapshot:instant:" + fifo})
+        maker = threading.Thread(target=os.mkdir, args=(m + "/snapshots/s",))
+        with open(m + "/disk", "r+b", buffering=0) as f:
+            f.write(b"old")
+            maker.start()
+            with open(fifo, "wb"):
+                pid = os.fork()
+                if not pid:
+                    call(f.fileno())
+                    os._exit(0)
+                time.sleep(0.3)         # it waits by then, or soon
+                assert os.waitpid(pid, os.WNOHANG) == (0, 0), name
+                os.kill(pid, signal.SIGKILL)
+                wait_until(5, lambda: os.waitpid(pid, os.WNOHANG)[0] == pid,
+                           name + " cannot be killed")
+                assert os.fstat(f.fileno()).st_size == MIB, name
+        maker.join()
+        umount(m)
+        run("qemu-img", "check", "-q", "k.qcow2")
+
+
 def not_growable(fmt):
     """What QEMU cannot resize does not grow here."""
     run("qemu-img", "create", "-q", "-f", fmt, "n." + fmt, "4M")
@@ -364,6 +398,7 @@ for fmt in "raw", "qcow2", "qed":
 for fmt in "qcow", "vmdk", "vdi", "vpc", "vhdx", "parallels":
     not_growable(fmt)
 growing_snapshot()
+growth_killed()
 amending()
 beside_writers()
 checking()

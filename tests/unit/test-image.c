@@ -271,22 +271,22 @@ static void test_grow(void **state)
 	(void)state;
 	run("truncate -s 1M r.raw");
 	img = open_flags("r.raw", "raw", IMAGE_RDWR | IMAGE_RESIZE);
-	assert_int_equal(image_grow(img, 2 * MiB, NULL), 0);
+	assert_int_equal(image_grow(img, 2 * MiB, NULL, NULL), 0);
 	assert_int_equal(image_size(img), 2 * MiB);
 	assert_int_equal(image_read(&img->live, &byte, 1, 2 * MiB - 1), 0);
 	assert_int_equal(byte, 0);
-	assert_int_equal(image_grow(img, MiB, NULL), 0);
+	assert_int_equal(image_grow(img, MiB, NULL, NULL), 0);
 	assert_int_equal(image_size(img), 2 * MiB);
 	assert_int_equal(image_close(img), 0);
 	img = open_flags("json:{'driver':'raw','size':512,'file':{'filename':"
 			 "'r.raw'}}", NULL, IMAGE_RDWR);
-	assert_int_equal(image_grow(img, MiB, &err), -ENOTSUP);
+	assert_int_equal(image_grow(img, MiB, NULL, &err), -ENOTSUP);
 	assert_string_equal(err_text(&err),
 			    "Cannot resize fixed-size raw disks");
 	assert_int_equal(image_close(img), 0);
 	run("qemu-img create -q -f vdi n.vdi 1M");
 	img = open_flags("n.vdi", NULL, IMAGE_RDWR);
-	assert_int_equal(image_grow(img, 2 * MiB, NULL), -EOPNOTSUPP);
+	assert_int_equal(image_grow(img, 2 * MiB, NULL, NULL), -EOPNOTSUPP);
 	assert_int_equal(image_close(img), 0);
 }
 

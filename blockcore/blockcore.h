@@ -493,6 +493,8 @@ int image_open_name(const char *name, bool image_opts, const char *format,
 /* Flushes (unless broken), clears dirty marks, gives locks back, frees.  The
  * first error; the image is gone either way.  NULL is allowed. */
 int image_close(struct image *img);
+/* Is @st the status of a file that @img or its chain is read from? */
+bool image_reads(const struct image *img, const struct stat *st);
 /* Read-only -> writable: takes the write lock on the same descriptor, then
  * fmt->upgrade.  -ETXTBSY locked, -EROFS, -EUCLEAN ... */
 int image_upgrade(struct image *img, struct err *err);

@@ -251,6 +251,15 @@ static int target_write_both(const struct image_create *c, struct file *f,
 	return ret;
 }
 
+/* Locks tell it, too, unless the source was opened without (-U). */
+static bool is_read(const struct image_create *c, const struct stat *st)
+{
+	for (unsigned i = 0; i < c->nr_src; i++)
+		if (image_reads(c->src[i], st))
+			return true;
+	return false;
+}
+
 static int target_make(const struct image_create *c, struct file *f,
 		       bool created, struct err *err)
 {
@@ -263,6 +272,8 @@ static int target_make(const struct image_create *c, struct file *f,
 	if (c->opened)
 		c->opened(c->data, path, &st, created);
 	ret = target_lock(f, err);
+	if (!ret && is_read(c, &st))
+		ret = err_set(err, -EBUSY, "'%s' is being read", path);
 	if (!ret)
 		ret = target_write_both(c, f, &st, err);
 	if (ret && created)
@@ -277,6 +288,7 @@ static int data_file_check(const struct image_create *c, struct err *err)
 	const char *path = target_path(c->target);
 	const char *backing = options_str(c->options, "backing_file", NULL);
 	autofree char *full = backing ? spec_join(path, backing) : NULL;
+	struct stat st;
 
 	if (data && same_file(data, path))
 		return err_set(err, -EINVAL, "Trying to create an image with"
@@ -284,6 +296,8 @@ static int data_file_check(const struct image_create *c, struct err *err)
 	if (data && full && same_file(data, full))
 		return err_set(err, -EINVAL, "Trying to create an image whose"
 			       " data file is its backing file");
+	if (data && !stat(data, &st) && is_read(c, &st))
+		return err_set(err, -EBUSY, "'%s' is being read", data);
 	return 0;
 }
 

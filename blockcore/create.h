@@ -32,6 +32,8 @@ struct image_create {
 					 * in here, before the target is
 					 * opened */
 	uint64_t size;          /* guest bytes; rounded up to a sector here */
+	struct image *const *src;       /* what is read must not be emptied */
+	unsigned nr_src;
 	/* Called when the target is open, locked and still untouched;
 	 * @created: it did not exist before.  May be NULL. */
 	void (*opened)(void *data, const char *path, const struct stat *st,

@@ -19,6 +19,29 @@ static bool same_file(struct file *a, struct file *b)
 	       x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static bool file_is(struct file *f, const struct stat *st)
+{
+	const struct image *below = image_of_file(f);
+	struct stat now;
+
+	if (below)
+		return image_reads(below, st);
+	return !file_stat(f, &now) && now.st_dev == st->st_dev &&
+	       now.st_ino == st->st_ino;
+}
+
+bool image_reads(const struct image *img, const struct stat *st)
+{
+	for (; img; img = img->backing) {
+		if (img->file && file_is(img->file, st))
+			return true;
+		for (unsigned i = 0; i < img->nr_children; i++)
+			if (file_is(img->children[i].file, st))
+				return true;
+	}
+	return false;
+}
+
 int image_check_loop(const struct opening *op, const struct image *img,
 		     struct err *err)
 {

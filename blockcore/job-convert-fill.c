@@ -18,6 +18,7 @@
 struct image *convert_source(const struct convert *c, uint64_t *off,
 			     uint64_t *len)
 {
+	*off += c->a->skip;
 	for (unsigned i = 0;; i++) {
 		struct image *img = c->a->src[i];
 		uint64_t size = image_size(img);

@@ -55,19 +55,26 @@ static enum piece_kind committed(const struct convert *c, const struct run *run)
 	return run->present ? data_kind(c, run) : PIECE_SKIP;
 }
 
+/* Where in the source c->src the target's byte @off comes from. */
+static uint64_t in_source(const struct convert *c, uint64_t off)
+{
+	return off + c->a->skip - c->base;
+}
+
 /* --salvage: what is read may be there all the same. */
 static int unknown(struct convert *c, const struct image *img, int error)
 {
-	uint64_t end = c->base + image_size(img);
+	uint64_t left = image_size(img) - in_source(c, c->at);
+	uint64_t end = c->at + min_u64(left, CONVERT_REQUEST);
 	struct run run;
 
-	end = min_u64(end, c->at + CONVERT_REQUEST);
+	end = min_u64(end, c->size);
 	c->run_kind = PIECE_DATA;
 	c->run_error = error;
 	for (c->run_end = min_u64(c->at + SECTOR_SIZE, end); c->run_end < end;
 	     c->run_end = min_u64(c->run_end + SECTOR_SIZE, end))
-		if (!walk_step(&img->live, c->run_end - c->base, SECTOR_SIZE,
-			       0, 0, &run))
+		if (!walk_step(&img->live, in_source(c, c->run_end),
+			       SECTOR_SIZE, 0, 0, &run))
 			break;
 	return 0;
 }
@@ -83,14 +90,14 @@ static int look(struct convert *c)
 
 	if (c->at < c->run_end)
 		return 0;
-	while (c->at - c->base >= image_size(img)) {
+	while (in_source(c, c->at) >= image_size(img)) {
 		c->base += image_size(img);
 		img = c->a->src[++c->src];
 	}
 	c->run_error = 0;
 	c->ahead = min_u64(max_u64(c->ahead, LOOK_AHEAD), LOOK_AHEAD_MAX);
-	len = min_u64(image_size(img) - (c->at - c->base), c->ahead);
-	ret = walk_run(&img->live, c->at - c->base, len, layers, MAP_EXACT,
+	len = min_u64(image_size(img) - in_source(c, c->at), c->ahead);
+	ret = walk_run(&img->live, in_source(c, c->at), len, layers, MAP_EXACT,
 		       &run);
 	c->ahead = !ret && run.zero && run.len == len ? 2 * c->ahead : 0;
 	if (ret)
@@ -101,7 +108,7 @@ static int look(struct convert *c)
 		c->run_kind = committed(c, &run);
 	else
 		c->run_kind = run.zero ? zero_kind(c) : data_kind(c, &run);
-	c->run_end = c->at + run.len;
+	c->run_end = min_u64(c->at + run.len, c->size);
 	return 0;
 }
 

@@ -22,14 +22,6 @@ enum { MAX_WORKERS = 16 };
 
 /* ---- -r -------------------------------------------------------------------- */
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 bool convert_cancelled(const struct convert *c)
 {
 	struct progress *p = c->a->progress;
@@ -319,6 +311,9 @@ static void convert_init(struct convert *c, const struct convert_args *a)
 	};
 	for (unsigned i = 0; i < a->nr_src; i++)
 		c->size += image_size(a->src[i]);
+	c->size -= a->skip;
+	if (a->length)
+		c->size = min_u64(c->size, a->length);
 	if (c->unit)
 		c->batch_bytes = round_up(CONVERT_PACK, c->unit);
 	if (a->progress)

@@ -90,7 +90,7 @@ struct convert {
 	pthread_mutex_t plan;
 	uint64_t at;            /* planned up to here */
 	unsigned src;           /* the source at @at ... */
-	uint64_t base;          /* ... and where it begins */
+	uint64_t base;          /* ... and where it begins, behind the others */
 	uint64_t ahead;         /* how far the next look goes; 0: as usual */
 	uint64_t run_end;       /* what kind @at .. @run_end is */
 	enum piece_kind run_kind;
@@ -125,8 +125,8 @@ void convert_give_back(struct batch *b);
 /* The run of a piece at @pos: is it zero, and how long is it? */
 bool convert_run(const struct convert *c, const struct batch *b,
 		 const struct piece *p, uint64_t pos, uint64_t *len);
-/* Part of the source that holds the byte at *@off: *@off becomes its offset
- * there, @len is cut at its end. */
+/* The source of the target's byte at *@off: *@off becomes its offset there, @len
+ * is cut at its end. */
 struct image *convert_source(const struct convert *c, uint64_t *off,
 			     uint64_t *len);
 bool convert_cancelled(const struct convert *c);

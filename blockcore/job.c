@@ -6,14 +6,6 @@
 
 enum { NAP_NS = 20 * 1000 * 1000 };     /* how soon a waiting job obeys */
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 static void nap(uint64_t ns)
 {
 	struct timespec t = { .tv_nsec = (long)min_u64(ns, NAP_NS) };

@@ -32,7 +32,11 @@ int progress_pace(struct progress *p, uint64_t bytes);
 struct convert_args {
 	struct image **src;     /* concatenated */
 	unsigned nr_src;
-	struct image *dst;      /* open for writing, size >= sum of sources */
+	uint64_t skip;          /* dd: bytes of the sources that are left out
+				 * in front; < their sum, or 0 */
+	uint64_t length;        /* dd: at most so many go to the target's
+				 * beginning; 0: all */
+	struct image *dst;      /* open for writing, size >= what is copied */
 	bool compress;          /* -c */
 	bool out_of_order;      /* -W */
 	bool target_is_zero;    /* what is not written reads as zeroes */

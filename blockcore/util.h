@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KiB (UINT64_C(1) << 10)
@@ -170,6 +171,15 @@ static inline unsigned log2_u64(uint64_t n)
 static inline void autofree_fn(void *p)
 {
 	free(*(void **)p);
+}
+
+/* Of a clock that nobody sets. */
+static inline uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 static inline void autoclose_fn(int *fd)

@@ -60,6 +60,7 @@ tests_libtest_a_SOURCES += tests/lib/crash.h
 tests_libtest_a_SOURCES += tests/lib/crash.c
 
 # ---- scripts ----
+SCRIPT_TESTS += tests/bench-command.sh
 SCRIPT_TESTS += tests/bitmap.sh
 SCRIPT_TESTS += tests/bitmap-hostile.py
 TEST_FILES += tests/lib-bitmap.sh
@@ -73,6 +74,7 @@ SCRIPT_TESTS += tests/convert-cut-off.sh
 SCRIPT_TESTS += tests/convert-device.sh
 SCRIPT_TESTS += tests/convert-enospc.sh
 SCRIPT_TESTS += tests/convert-interrupt.sh
+SCRIPT_TESTS += tests/dd.sh
 SCRIPT_TESTS += tests/convert-layout.sh
 SCRIPT_TESTS += tests/convert-level.sh
 SCRIPT_TESTS += tests/convert-memory.sh

@@ -157,6 +157,8 @@ static bool target_create(struct convert_cmd *c)
 		.fmt = c->fmt,
 		.options = c->options,
 		.size = c->size,
+		.src = c->src,
+		.nr_src = c->nr_sources,
 		.opened = target_opened,
 		.data = c,
 	};
@@ -165,8 +167,11 @@ static bool target_create(struct convert_cmd *c)
 	if (!image_create(&create, &err))
 		return true;
 	guard_disarm();
-	err_prefix(&err, "%s: error while converting %s: ", c->target,
-		   c->to.format);
+	if (c->stage)
+		err_prefix(&err, "%s: error while %s: ", c->target, c->stage);
+	else
+		err_prefix(&err, "%s: error while converting %s: ", c->target,
+			   c->to.format);
 	say_err(&err);
 	return false;
 }

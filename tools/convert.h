@@ -28,6 +28,7 @@ struct convert_cmd {
 	char **sources;
 	unsigned nr_sources;
 	const char *target;
+	const char *stage;              /* dd's word for making it, or NULL */
 
 	/* What is open. */
 	struct image **src;

@@ -13,12 +13,14 @@
 
 const struct command *const commands[] = {
 	&cmd_amend,
+	&cmd_bench,
 	&cmd_bitmap,
 	&cmd_check,
 	&cmd_commit,
 	&cmd_compare,
 	&cmd_convert,
 	&cmd_create,
+	&cmd_dd,
 	&cmd_info,
 	&cmd_map,
 	&cmd_measure,
@@ -26,12 +28,6 @@ const struct command *const commands[] = {
 	&cmd_resize,
 	&cmd_snapshot,
 	NULL,
-};
-
-/* qemu-img's other commands: known by name, so that the answer is about them
- * and not about a typing error. */
-static const char *const later_commands[] = {
-	"bench", "dd",
 };
 
 static const struct cmd_option global_options[] = {
@@ -71,12 +67,6 @@ static int command_find(const struct cmdline *top)
 		if (!strcmp((*c)->name, name))
 			return command_run(*c, top->nr_operands,
 					   top->operands);
-	for (size_t i = 0; i < ARRAY_SIZE(later_commands); i++)
-		if (!strcmp(later_commands[i], name)) {
-			say_error("The command '%s' is not available in this"
-				  " version yet", name);
-			return 1;
-		}
 	return usage_error(top, "Command not found: %s", name);
 }
 

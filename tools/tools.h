@@ -120,9 +120,9 @@ struct command {
 	int (*run)(struct cmdline *cl);         /* exit code */
 };
 
-extern const struct command cmd_amend, cmd_bitmap, cmd_check, cmd_commit,
-			    cmd_compare, cmd_convert, cmd_create, cmd_info,
-			    cmd_map, cmd_measure, cmd_rebase, cmd_resize,
+extern const struct command cmd_amend, cmd_bench, cmd_bitmap, cmd_check,
+			    cmd_commit, cmd_compare, cmd_convert, cmd_create, cmd_dd,
+			    cmd_info, cmd_map, cmd_measure, cmd_rebase, cmd_resize,
 			    cmd_snapshot;
 
 #endif

@@ -258,6 +258,8 @@ def run_line(top, a, b, line):
         err = re.sub(rb"#block\d+", b"#blockN", err)
         # Of DMG it says which of its modules are not installed.
         err = re.sub(rb"qemu: module \S+ not found, [^\n]*\n", b"", err)
+        # How long bench took.
+        out = re.sub(rb"in \d+\.\d{3} seconds", b"in N seconds", out)
         results.append((p.returncode, out, err))
     (ra, oa, ea), (rb, ob, eb) = results
     diff = [] if ra == rb else ["exit code: %d | %d" % (ra, rb)]

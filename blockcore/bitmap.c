@@ -335,6 +335,19 @@ int bitmaps_store(struct image *img)
 	return ret ? ret : give_back(img);
 }
 
+/* The image is closed, and the host was full: will they be stored in a way that
+ * needs no space? */
+bool bitmaps_roughly(struct image *img, int ret)
+{
+	struct bitmap_set *set = &img->eng->bitmaps.set;
+	with_lock(&img->eng->bitmaps.lock);
+
+	if ((ret != -ENOSPC && ret != -EDQUOT) || !to_store(set))
+		return false;
+	set->roughly = true;
+	return true;
+}
+
 /* The image is closed, and they could not be stored. */
 void bitmaps_lost(struct image *img, int ret)
 {

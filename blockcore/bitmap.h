@@ -76,6 +76,8 @@ struct bitmap_set {
 	bool changed;           /* not those of the file, or not there */
 	struct bitmap **gone;   /* on no list; their space is in use still */
 	size_t nr_gone;
+	bool roughly;           /* this is the last chance: parts for which
+				 * there is no space are stored as dirty */
 };
 
 /* A format's part.  Called by one thread at a time, under the set's lock.  One

@@ -28,6 +28,7 @@ int bitmaps_begin(struct image *img, struct err *err);
 void bitmaps_end(struct image *img);
 /* Who does not store them again after a failure says so, if there is anything
  * to lose. */
+bool bitmaps_roughly(struct image *img, int ret);
 void bitmaps_lost(struct image *img, int ret);
 
 /* The image that @f shows as a file (file_from_image_take()), or NULL. */

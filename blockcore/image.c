@@ -145,6 +145,23 @@ static int clean(struct image *img, struct err *err)
 		     0;
 }
 
+/* There will be no other chance. */
+static int clean_last(struct image *img)
+{
+	int ret = engine_clean(img);
+
+	if (ret && bitmaps_roughly(img, ret)) {
+		ret = engine_clean(img);
+		if (!ret)
+			log_line("%s: No space for the persistent bitmaps: they"
+				 " say more than what was written", img->name ?
+				 img->name : img->fmt->name);
+	}
+	if (ret)
+		bitmaps_lost(img, ret);
+	return ret;
+}
+
 int image_downgrade(struct image *img, struct err *err)
 {
 	struct image *below = image_of_file(img->file);
@@ -165,9 +182,9 @@ int image_downgrade_anyhow(struct image *img, struct err *err)
 
 	if (!img->writable)
 		return 0;
-	ret = clean(img, err);
+	ret = clean_last(img);
 	if (ret)
-		bitmaps_lost(img, ret);
+		err_errno(err, ret, "Could not flush '%s'", img->name);
 	failed = end_writing(img, err);
 	if (!failed && below)
 		failed = image_downgrade_anyhow(below, err);
@@ -203,10 +220,8 @@ void image_free(struct image *img)
 
 int image_close(struct image *img)
 {
-	int ret = img && img->writable ? engine_clean(img) : 0;
+	int ret = img && img->writable ? clean_last(img) : 0;
 
-	if (ret)
-		bitmaps_lost(img, ret);
 	image_free(img);
 	return ret;
 }

@@ -14,6 +14,7 @@
  *
  * All of it may fail for want of space and is tried again: what was allocated by
  * then is given back, or is a fresh bitmap's table that is used the next time.
+ * At the last try what finds no space is stored as "all dirty", which needs none.
  *
  * A cluster that is not counted exactly once is not overwritten but replaced:
  * the image may lie.
@@ -287,17 +288,13 @@ static bool plain_cluster(const struct image *img, const struct bits *bits,
 	return true;
 }
 
-/* Stores cluster @i, where @old was; what the table has to say. */
-static int store_cluster(struct image *img, const struct bits *bits,
-			 uint64_t i, uint64_t old, uint64_t *e)
+static int store_bits(struct image *img, const struct bits *bits, uint64_t i,
+		      uint64_t old, uint64_t *e)
 {
-	autofree unsigned char *buf = NULL;
+	autofree unsigned char *buf = malloc(img->unit);
 	uint64_t host = old;
 	int ret = 0;
 
-	if (plain_cluster(img, bits, i, e))
-		return 0;
-	buf = malloc(img->unit);
 	if (!buf)
 		return -ENOMEM;
 	if (!may_overwrite(img, host, 1))
@@ -313,6 +310,23 @@ static int store_cluster(struct image *img, const struct bits *bits,
 	return ret;
 }
 
+/* Stores cluster @i, where @old was; what the table has to say. */
+static int store_cluster(struct image *img, const struct bitmap_set *set,
+			 const struct bits *bits, uint64_t i, uint64_t old,
+			 uint64_t *e)
+{
+	int ret;
+
+	if (plain_cluster(img, bits, i, e))
+		return 0;
+	ret = store_bits(img, bits, i, old, e);
+	if (!set->roughly || (ret != -ENOSPC && ret != -EDQUOT))
+		return ret;
+	/* It may say more than what was written. */
+	*e = QBITMAP_ONES;
+	return 0;
+}
+
 static void drop_table(struct image *img, const unsigned char *table,
 		       uint64_t entries, uint64_t host)
 {
@@ -322,16 +336,16 @@ static void drop_table(struct image *img, const unsigned char *table,
 }
 
 /* A table of its own; nothing of an old one is used. */
-static int store_elsewhere(struct image *img, const struct bits *bits,
-			   unsigned char *table, uint64_t entries,
-			   uint64_t *host)
+static int store_elsewhere(struct image *img, const struct bitmap_set *set,
+			   const struct bits *bits, unsigned char *table,
+			   uint64_t entries, uint64_t *host)
 {
 	int ret = 0;
 
 	for (uint64_t i = 0; i < entries && !ret; i++) {
 		uint64_t e = 0;
 
-		ret = store_cluster(img, bits, i, 0, &e);
+		ret = store_cluster(img, set, bits, i, 0, &e);
 		be64_put(table + 8 * i, e);
 	}
 	if (!ret)
@@ -367,8 +381,9 @@ static int change_entry(struct image *img, uint64_t slot, uint64_t old,
 	return 0;
 }
 
-static int store_in_place(struct image *img, const struct bitmap *b,
-			  const struct bits *bits, const unsigned char *table)
+static int store_in_place(struct image *img, const struct bitmap_set *set,
+			  const struct bitmap *b, const struct bits *bits,
+			  const unsigned char *table)
 {
 	int ret = 0;
 
@@ -377,7 +392,7 @@ static int store_in_place(struct image *img, const struct bitmap *b,
 
 		if (entry_host(img, old, &host))
 			host = old = 0;
-		ret = store_cluster(img, bits, i, host, &e);
+		ret = store_cluster(img, set, bits, i, host, &e);
 		if (!ret)
 			ret = change_entry(img, b->place[P_TABLE] + 8 * i,
 					   old, e);
@@ -411,7 +426,7 @@ static int store_moved(struct image *img, struct bitmap_set *set,
 	int ret = table ? 0 : -ENOMEM;
 
 	if (!ret)
-		ret = store_elsewhere(img, bits, table, entries, &host);
+		ret = store_elsewhere(img, set, bits, table, entries, &host);
 	if (ret)
 		return ret;
 	if (b->place[P_TABLE] && leave_old(set, b)) {
@@ -437,7 +452,7 @@ static int store_bitmap(struct image *img, struct bitmap_set *set,
 			   table_clusters(img, entries)))
 		return store_moved(img, set, b, bits);
 	ret = read_table(img, b, &table);
-	return ret ? ret : store_in_place(img, b, bits, table);
+	return ret ? ret : store_in_place(img, set, b, bits, table);
 }
 
 /* ---- the directory ------------------------------------------------------- */

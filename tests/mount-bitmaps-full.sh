@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Bitmaps of a mount on a full host: one that has no room there is not made and
 # one that must stay is not removed, which the caller is told; bits that cannot
-# be stored are kept, the image goes on, and they are stored when there is space.
+# be stored are kept, the image goes on, and they are stored when there is space;
+# if the mount ends before, they are stored in a way that needs none, and say more.
 . "${top_srcdir:-$(dirname "$0")/..}/tests/lib.sh"
 requires_root
 requires_fuse
@@ -76,3 +77,26 @@ qemu-img check -q host/a.qcow2
 case $(qemu-img info host/a.qcow2) in
 *in-use*) fail 'a bitmap was lost' ;;
 esac
+
+# The mount ends while the host is full.
+mount_img -o rw,log="$tmp/log" host/a.qcow2 m
+echo 'bitmap --clear old' > m/ctl
+echo 'bitmap --clear x' > m/ctl
+umount_img m
+mount_img -o rw,log="$tmp/log" host/a.qcow2 m
+dd if=/dev/zero of=host/filler bs=4k status=none 2>/dev/null || :
+put 3
+umount_img m
+rm host/filler
+assert_contains "$(cat log)" 'they say more than what was written'
+qemu-img check -q host/a.qcow2
+case $(qemu-img info host/a.qcow2) in
+*in-use*) fail 'a bitmap was lost' ;;
+esac
+qemu-img convert -O qcow2 --bitmaps host/a.qcow2 copy.qcow2
+for img in host/a.qcow2 copy.qcow2; do
+	mount_img $img m
+	assert_eq "$(dirty m/bitmaps/old/map.json)" '0+67108864' "$img"
+	assert_eq "$(dirty m/bitmaps/x/map.json)" '0+67108864' "$img"
+	umount_img m
+done

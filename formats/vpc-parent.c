@@ -148,8 +148,14 @@ int vpc_find_parent(struct image *img, const unsigned char *h,
 		ret = try(img, last_part(name), uuid, &why);
 	if (ret < 0)
 		return err_errno(err, ret, "Could not find the parent");
-	if (ret || img->flags & IMAGE_NO_BACKING)
+	if (ret || (img->flags & IMAGE_NO_BACKING && !*last_part(name)))
 		return 0;
+	/* Who does not read it is told what the image says. */
+	if (img->flags & IMAGE_NO_BACKING) {
+		img->backing_name = strdup(last_part(name));
+		img->backing_fmt = strdup("vpc");
+		return img->backing_name && img->backing_fmt ? 0 : -ENOMEM;
+	}
 	err_move(err, &why);
 	return err_set(err, -ENOENT, "The parent '%s' is not where the image"
 		       " says, or has another UUID", name);

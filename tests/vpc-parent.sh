@@ -55,6 +55,9 @@ mkdir elsewhere
 cp top.vhd elsewhere
 assert_fails imgctl convert -O raw elsewhere/top.vhd x
 assert_contains "$(cat err)" "is not where the image says"
+assert_contains "$(imgctl info elsewhere/top.vhd)" "backing file: base.vhd"
+assert_fails imgctl info --backing-chain elsewhere/top.vhd
+assert_contains "$(cat err)" "No such file or directory"
 if command -v vhdiinfo >/dev/null; then
 	vhdiinfo top.vhd >said || fail "vhdiinfo does not take it"
 	assert_contains "$(cat said)" "Differential"

@@ -287,7 +287,7 @@ static void change(struct image *img, const struct input *in)
 		image_allocate(&img->live, 0, min_u64(size, 2 * unit));
 	write_and_read(img, 0, 0x77, in->sound);
 	if (seed & 4 && img->fmt->resize && size < UINT64_C(1) << 40)
-		image_grow(img, size + 5 * unit, NULL);
+		image_grow(img, size + 5 * unit, NULL, NULL);
 	walk_and_read(&img->live);
 }
 

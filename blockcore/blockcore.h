@@ -554,6 +554,10 @@ int image_lend(const struct view *v, size_t len, uint64_t off,
 int image_pull(struct image *img, const void *buf, size_t len, uint64_t off);
 /* Everything that was acknowledged is durable when this returns 0. */
 int image_flush(struct image *img);
+/* For who writes much before he flushes: @bytes more were written, @behind in
+ * all.  Now and then the host is told to begin. */
+void image_write_behind(struct image *img, _Atomic uint64_t *behind,
+			uint64_t bytes);
 bool image_is_dirty(struct image *img);
 /* Counts the changes of this layer's metadata since it was opened: the same
  * number, the same metadata. */

@@ -162,6 +162,14 @@ static int posix_sync(struct file *f)
 	return 0;
 }
 
+static void posix_sync_begin(struct file *f)
+{
+	struct posix *p = to_posix(f);
+
+	if (!p->no_flush)
+		(void)sync_file_range(p->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 /* ---- size ---------------------------------------------------------------- */
 
 static int posix_stat(struct file *f, struct stat *st)
@@ -469,6 +477,7 @@ static void posix_close(struct file *f)
 	.pwritev = posix_pwritev, \
 	.sync = posix_sync, \
 	.zero = posix_zero, \
+	.sync_begin = posix_sync_begin, \
 	.discard = posix_discard, \
 	.allocate = posix_allocate, \
 	.copy = posix_copy, \

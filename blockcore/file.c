@@ -141,6 +141,12 @@ int file_sync(struct file *f)
 	return atomic_load(&f->broken);
 }
 
+void file_sync_begin(struct file *f)
+{
+	if (f->ops->sync_begin && atomic_load(&f->unsynced))
+		f->ops->sync_begin(f);
+}
+
 /* ---- buffers ------------------------------------------------------------- */
 
 /* A place in somebody's buffers. */

@@ -86,7 +86,7 @@ struct file_loan {
 	size_t len;             /* of @base; 0: there is none */
 };
 
-/* A driver.  Optional ops may be NULL: zero, discard, allocate, copy, lend,
+/* A driver.  Optional ops may be NULL: sync_begin, zero, discard, allocate, copy, lend,
  * extent, lock, make_writable, submit.  preadv and pwritev may return short
  * counts; 0 from preadv is the end of the file. */
 struct file_ops {
@@ -96,6 +96,7 @@ struct file_ops {
 	ssize_t (*pwritev)(struct file *f, const struct iovec *v, int n,
 			   uint64_t off);
 	int (*sync)(struct file *f);
+	void (*sync_begin)(struct file *f);
 	int (*zero)(struct file *f, uint64_t off, uint64_t len, unsigned how);
 	int (*discard)(struct file *f, uint64_t off, uint64_t len);
 	int (*allocate)(struct file *f, uint64_t off, uint64_t len);
@@ -177,6 +178,9 @@ int file_writev(struct file *f, const struct iovec *v, int n, uint64_t off);
 /* Makes everything written so far durable; no call when nothing is unsynced.
  * A failure is sticky: every later write and sync returns it (rule 6). */
 int file_sync(struct file *f);
+/* The host begins to write what it has not yet: a sync that follows will be
+ * shorter. */
+void file_sync_begin(struct file *f);
 /* Afterwards the range reads as zeroes; falls back to writing zeroes unless
  * ZERO_FAST.  May extend a file that grows. */
 int file_zero(struct file *f, uint64_t off, uint64_t len, unsigned how);

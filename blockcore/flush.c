@@ -14,6 +14,7 @@
 
 #define MAX_IOV 256
 #define HOST_PAGE 4096u         /* at least */
+#define WRITE_BEHIND (32 * MiB)
 
 /* One copied page. */
 struct frozen {
@@ -290,6 +291,18 @@ int image_flush(struct image *img)
 	if (ret || !img->writable)
 		return ret;
 	return flush_locked(e);
+}
+
+void image_write_behind(struct image *img, _Atomic uint64_t *behind,
+			uint64_t bytes)
+{
+	uint64_t was = atomic_fetch_add(behind, bytes);
+
+	if (was / WRITE_BEHIND == (was + bytes) / WRITE_BEHIND)
+		return;
+	file_sync_begin(img->file);
+	for (unsigned i = 0; i < img->nr_children; i++)
+		file_sync_begin(img->children[i].file);
 }
 
 bool image_is_dirty(struct image *img)

@@ -119,6 +119,7 @@ static int copy_all(const struct commit_args *a)
 		.layers = layers_above(a->top, a->base),
 		.threads = a->threads,
 		.lend = a->lend,
+		.flushed_after = true,
 		.rate = a->rate,
 		.progress = a->progress,
 	};

@@ -114,6 +114,8 @@ static void store(struct convert *c, struct batch *b)
 	pause_point("convert-store");
 	ret = convert_store(c, b, &off);
 	convert_give_back(b);
+	if (c->a->flushed_after)
+		image_write_behind(c->a->dst, &c->behind, batch_data(b));
 	rate_wait(c, batch_data(b));
 	(void)progress_pace(c->a->progress, batch_data(b));
 	pthread_mutex_lock(&c->order);

@@ -105,6 +105,7 @@ struct convert {
 	bool storing;           /* somebody is */
 	int error;              /* the first one: all stop */
 
+	_Atomic uint64_t behind; /* bytes stored, if @dst will be flushed */
 	uint64_t begin, paid;   /* -r: ns, bytes; only who stores */
 };
 

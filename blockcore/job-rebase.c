@@ -31,6 +31,7 @@ struct rebase {
 	pthread_mutex_t lock;   /* guards what follows, and progress */
 	uint64_t next;          /* not taken yet */
 	int error;              /* the first one: all stop */
+	_Atomic uint64_t behind;        /* bytes stored */
 };
 
 /* Of one thread. */
@@ -154,6 +155,7 @@ static int store(struct worker *w, const char *buf, uint64_t len, uint64_t off)
 
 	if (is_zero(buf, len))
 		return image_pull(w->r->top, NULL, len, off);
+	image_write_behind(w->r->top, &w->r->behind, len);
 	if (w->packed)
 		ret = store_packed(w, buf, len, off);
 	return ret == 1 ? image_pull(w->r->top, buf, len, off) : ret;

@@ -39,6 +39,7 @@ struct convert_args {
 	struct image *dst;      /* open for writing, size >= what is copied */
 	bool compress;          /* -c */
 	bool out_of_order;      /* -W */
+	bool flushed_after;     /* the caller will flush @dst */
 	bool target_is_zero;    /* what is not written reads as zeroes */
 	bool dst_has_backing;   /* -B: only src's top layer is stored */
 	unsigned layers;        /* commit: so many layers of the source go into

@@ -34,6 +34,8 @@ void corrupt(struct check *c, const char *fmt, ...)
 	c->res->corruptions++;
 }
 
+static int count_others(struct check *c);
+
 /* ---- counting ------------------------------------------------------------ */
 
 static int count_cluster(struct check *c, uint64_t cluster)
@@ -44,6 +46,7 @@ static int count_cluster(struct check *c, uint64_t cluster)
 		return ret;
 	c->nr_clusters = max_u64(c->nr_clusters, cluster + 1);
 	if (ret == -EOVERFLOW) {
+		c->overflown = true;
 		corrupt(c, "ERROR: overflow cluster offset=0x%" PRIx64,
 			cluster * c->unit);
 		check_say(c->res, "Use qemu-img amend to increase the refcount"
@@ -58,23 +61,48 @@ static int count_cluster(struct check *c, uint64_t cluster)
 	return ret;
 }
 
-/* A reference to every cluster that holds some of these bytes.  They may end
- * less than a cluster behind the end of the file, which may be short of one. */
-int count_region(struct check *c, uint64_t off, uint64_t size)
+/* Whoever allocates there would give to a wrong reference what it refers to. */
+bool is_wild(const struct check *c, uint64_t cluster)
+{
+	return cluster >= c->wild_from &&
+	       (cluster - c->wild_from >= c->nr_wild ||
+		c->wild[cluster - c->wild_from]);
+}
+
+static void wild_add(struct check *c, uint64_t off, uint64_t size)
+{
+	uint64_t first = max_u64(off / c->unit, c->wild_from);
+	uint64_t end = c->wild_from + c->nr_wild;
+
+	for (uint64_t i = first; i < end && (i - first) * c->unit < size; i++)
+		c->wild[i - c->wild_from] = true;
+}
+
+/* They may end less than a cluster behind the end of the file, which may be
+ * short of one. */
+bool region_counts(const struct check *c, uint64_t off, uint64_t size)
 {
 	uint64_t end;
+
+	return !add_overflows(off, size, &end) &&
+	       (end <= c->file_size || end - c->file_size < c->unit);
+}
+
+/* A reference to every cluster that holds some of these bytes. */
+int count_region(struct check *c, uint64_t off, uint64_t size)
+{
 	int ret = 0;
 
 	if (!size)
 		return 0;
-	if (add_overflows(off, size, &end) ||
-	    (end > c->file_size && end - c->file_size >= c->unit)) {
+	if (!region_counts(c, off, size)) {
+		wild_add(c, off, size);
 		corrupt(c, "ERROR: counting reference for region exceeding the"
 			" end of the file by one cluster or more: offset 0x%"
 			PRIx64 " size 0x%" PRIx64, off, size);
 		return 0;
 	}
-	for (uint64_t i = off / c->unit; i * c->unit < end && !ret; i++)
+	for (uint64_t i = off / c->unit; i * c->unit < off + size && !ret; i++)
 		ret = count_cluster(c, i);
 	return ret;
 }
@@ -129,8 +157,19 @@ static int check_packed(struct check *c, struct qcow2_l2 l2, uint64_t i,
 	return count_region(c, host, qcow2_packed_len(c->q, e));
 }
 
-/* A preallocated cluster is never read: zeroes without it are as good. */
-static int drop_prealloc(struct check *c, uint64_t at, uint64_t host)
+/* Is the table there nothing but a table?  What a wrong L1 leads to may be the
+ * guest's data. */
+static bool only_l2(struct check *c, uint64_t cluster)
+{
+	if (!c->others_counted)
+		c->others_known = !count_others(c);
+	c->others_counted = true;
+	return c->others_known && !counts_get(&c->others, cluster);
+}
+
+/* A preallocated cluster is never read: zeroes without it are as good.  What
+ * was found wrong with the entry is gone with it. */
+static int drop_prealloc(struct check *c, uint64_t at, struct qcow2_l2 l2)
 {
 	int ret = table_put(c, c->l2_at + at, c->l2 + at,
 			    qcow2_has_subs(c->q) ? 0 : QL2_ZERO);
@@ -138,7 +177,10 @@ static int drop_prealloc(struct check *c, uint64_t at, uint64_t host)
 	if (ret)
 		return ret;
 	check_say(c->res, "Repairing offset=%" PRIx64 ": Preallocated cluster"
-		  " is not properly aligned; L2 entry corrupted.", host);
+		  " is not properly aligned; L2 entry corrupted.",
+		  l2.e & QL2_HOST);
+	if (l2.e & QL2_RESERVED)
+		c->gone++;
 	c->res->corruptions_fixed++;
 	return 0;
 }
@@ -152,8 +194,9 @@ static int check_stored(struct check *c, struct qcow2_l2 l2, uint64_t i,
 		corrupt(c, "ERROR offset=%" PRIx64 ": Allocated cluster has"
 			" corrupted subcluster allocation bitmap", host);
 	if (host % c->unit && !(l2.subs & QSUBS_DATA) &&
-	    c->fix & CHECK_FIX_ERRORS && may_change(c, c->l2_at))
-		return drop_prealloc(c, i * c->q->l2_entry, host);
+	    c->fix & CHECK_FIX_ERRORS && may_change(c, c->l2_at) &&
+	    only_l2(c, c->l2_at / c->unit))
+		return drop_prealloc(c, i * c->q->l2_entry, l2);
 	if (t->live) {
 		c->res->allocated_clusters++;
 		if (t->next && host != t->next)
@@ -202,12 +245,16 @@ static int check_l2(struct check *c, uint64_t at, bool live)
 static int check_l1_entry(struct check *c, uint64_t e, bool live)
 {
 	uint64_t at = e & QL1_HOST;
-	int ret;
+	int ret = 0;
 
 	if (e & QL1_RESERVED)
 		corrupt(c, "ERROR found L1 entry with reserved bits set: %"
 			PRIx64, e);
-	ret = count_region(c, at, c->unit);
+	if (!c->skip_l2)
+		ret = count_region(c, at, c->unit);
+	if (live && at + c->unit > c->q->l1_offset &&
+	    at < c->q->l1_offset + 8ul * c->q->l1_size)
+		c->l1_shared = true;
 	if (at % c->unit)
 		corrupt(c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster"
 			" aligned; L1 entry corrupted", at);
@@ -283,6 +330,10 @@ static int check_snapshots(struct check *c,
 {
 	int ret = 0;
 
+	/* They cannot keep what the data file held. */
+	if (c->q->data && list->n)
+		corrupt(c, "ERROR %zu snapshots in image with data file",
+			list->n);
 	for (size_t i = 0; i < list->n && !ret; i++)
 		ret = check_snapshot(c, &list->items[i]);
 	return ret ? ret : count_region(c, c->q->snapshots_offset,
@@ -325,12 +376,14 @@ static int snapshots_load(struct check *c, struct qcow2_snapshots *list)
 {
 	autoerr err = ERR_INIT;
 	bool mend = c->fix & CHECK_FIX_ERRORS;
-	int ret = mend ? 0 : qcow2_snapshots_placed(c->q, &err);
+	int ret = qcow2_snapshots_placed(c->q, &err);
 
-	if (ret) {
+	/* Those that are too many can be cut off. */
+	if (ret && !(mend && ret == -EFBIG)) {
 		say_placed(c, ret, &err);
 		return ret;
 	}
+	err_clear(&err);
 	ret = mend ? qcow2_snapshots_mend(c->img, list, &c->mend, &err) :
 	      qcow2_snapshots_read(c->img, list, &err);
 	if (ret)
@@ -408,9 +461,15 @@ int check_reload(struct check *c, uint64_t more)
 	c->nr_clusters = div_up(c->file_size, c->unit);
 	c->nr_blocks = bytes / 8;
 	c->l2_at = c->block_at = UINT64_MAX;
+	c->overflown = false;
+	c->gone = 0;
+	free(c->wild);
+	c->wild_from = c->nr_clusters;
+	c->nr_wild = more;
+	c->wild = calloc(more, sizeof(*c->wild));
 	free(c->reftable);
 	c->reftable = malloc(bytes);
-	if (!c->reftable)
+	if (!c->reftable || !c->wild)
 		return -ENOMEM;
 	counts_free(&c->counts);
 	ret = counts_init(&c->counts, c->nr_clusters + more,
@@ -430,6 +489,25 @@ int check_count(struct check *c)
 		ret = check_snapshots(c, &c->snaps);
 	if (!ret)
 		ret = check_bitmaps(c);
+	return ret;
+}
+
+/* All references but those to L2 tables, in silence. */
+static int count_others(struct check *c)
+{
+	struct check_result silent = { .cancel = c->res->cancel };
+	struct check o = *c;
+	int ret = counts_init(&o.counts, c->counts.nr, c->counts.max);
+
+	o.res = &silent;
+	o.fix = 0;
+	o.skip_l2 = true;
+	o.l2_at = UINT64_MAX;
+	o.l2 = malloc(c->unit);
+	if (!ret)
+		ret = o.l2 ? check_count(&o) : -ENOMEM;
+	free(o.l2);
+	c->others = o.counts;
 	return ret;
 }
 
@@ -470,9 +548,11 @@ int check_begin(struct check *c, struct image *img, unsigned fix,
 void check_end(struct check *c)
 {
 	counts_free(&c->counts);
+	counts_free(&c->others);
 	free(c->l2);
 	free(c->block);
 	free(c->reftable);
+	free(c->wild);
 	free(c->meta.range);
 	qcow2_snapshots_free(&c->snaps);
 }

@@ -31,11 +31,19 @@ struct check {
 	uint64_t file_size;
 	uint64_t nr_clusters;   /* of the file, the last one may be short, and
 				 * of what is counted behind it */
-	struct counts counts;   /* two more: see count_region() */
+	struct counts counts;   /* two more: see region_counts() */
+	bool *wild;             /* of @nr_wild clusters behind the file, from
+				 * @wild_from on: a reference that was not
+				 * counted leads there */
+	uint64_t wild_from, nr_wild;
+	bool overflown;         /* there are more references than @counts has */
 	unsigned char *l2;      /* one table ... */
 	uint64_t l2_at;         /* ... and where it is; UINT64_MAX: none */
 	unsigned char *block;   /* one refcount block */
 	uint64_t block_at;      /* likewise */
+	bool skip_l2;           /* references to L2 tables are not counted */
+	struct counts others;   /* what that makes, if @others_known */
+	bool others_counted, others_known;
 	bool counts_hold;       /* compare_all() found the image to agree */
 	unsigned char *reftable;
 	uint64_t nr_blocks;     /* entries of @reftable */
@@ -43,6 +51,8 @@ struct check {
 	struct qcow2_snapshots snaps;
 	struct qcow2_mend mend; /* what @snaps lacks of the table in the file */
 
+	uint64_t gone;          /* corruptions that were found and are no more:
+				 * something was put right with another */
 	unsigned fix;           /* check_fix: what may be changed now */
 	bool rebuild;           /* the counts' own structures are wrong, or
 				 * lack what counts a cluster */
@@ -50,6 +60,8 @@ struct check {
 				 * written: [dirty, clean) */
 	uint64_t freed, nr_freed;       /* clusters to be given back */
 	struct meta_map meta;   /* what an L2 table may not be */
+	bool l1_shared;         /* the L1 is something else of these, or an L2
+				 * table, as well */
 };
 
 int check_cancelled(const struct check *c);
@@ -63,6 +75,9 @@ void check_end(struct check *c);
 int check_reload(struct check *c, uint64_t more);
 /* Counts all references but those of check_reftable(). */
 int check_count(struct check *c);
+/* Do these bytes lie in the file, so that they can be counted? */
+bool region_counts(const struct check *c, uint64_t off, uint64_t size);
+bool is_wild(const struct check *c, uint64_t cluster);
 /* ... one to every cluster that holds some of these bytes. */
 int count_region(struct check *c, uint64_t off, uint64_t size);
 /* The table at @at into c->l2. */
@@ -77,6 +92,7 @@ int check_reftable(struct check *c);
 int compare_all(struct check *c);
 /* What the image says about a cluster; changes that, in memory and, at the
  * latest by block_flush(), in the file (the block is nothing but a block). */
+bool has_block(const struct check *c, uint64_t cluster);
 int stored_count(struct check *c, uint64_t cluster, uint64_t *count);
 int count_put(struct check *c, uint64_t cluster, uint64_t count);
 int block_flush(struct check *c);

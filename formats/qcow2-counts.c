@@ -11,13 +11,17 @@ int counts_init(struct counts *c, uint64_t nr, uint64_t max)
 		.nr = nr,
 		.max = min_u64(max, UINT32_MAX),
 	};
-	if (c->nr_chunks > COUNTS_LIMIT / sizeof(void *))
-		return -ENOMEM;
-	if (c->max > UINT16_MAX)
-		c->wide = calloc(c->nr_chunks + 1, sizeof(*c->wide));
-	else
-		c->narrow = calloc(c->nr_chunks + 1, sizeof(*c->narrow));
-	return c->wide || c->narrow ? 0 : -ENOMEM;
+	if (c->nr_chunks <= COUNTS_LIMIT / sizeof(void *)) {
+		if (c->max > UINT16_MAX)
+			c->wide = calloc(c->nr_chunks + 1, sizeof(*c->wide));
+		else
+			c->narrow = calloc(c->nr_chunks + 1,
+					   sizeof(*c->narrow));
+	}
+	if (c->wide || c->narrow)
+		return 0;
+	*c = (struct counts) { NULL };
+	return -ENOMEM;
 }
 
 void counts_free(struct counts *c)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * qcow2-mend.c - check -r of the table of snapshots: snapshots that are too many
- * are no more, entries that are too short or too long become whole ones.
+ * qcow2-mend.c - check -r of the table of snapshots: snapshots that are too
+ * many are no more, entries that are too short or too long become whole ones.
  *
  * The number alone is one small write, done first: what the lost snapshots
- * referred to is found to be leaked then.  Entries change only when every count
- * is right: another table goes to clusters that nobody counts and nobody refers
+ * referred to is found to be leaked then.  Entries change last, after the
+ * counts: another table goes to clusters that nobody counts and nobody refers
  * to, each step durable before the next.  A power failure in between leaves
  * leaks.
  */
@@ -33,19 +33,19 @@ int mend_number(struct check *c)
 
 /* ---- another table -------------------------------------------------------- */
 
-/* Clusters side by side that are free and that a block counts. */
+/* Clusters side by side that are free and that a block counts.  They are not
+ * those behind the end of the file that somebody refers to already. */
 static int find_room(struct check *c, uint64_t want, uint64_t *first)
 {
-	uint64_t per = qcow2_refs_per_block(c->q), n = 0, count;
-	uint64_t end = c->nr_blocks * per;
+	uint64_t end = c->nr_blocks * qcow2_refs_per_block(c->q), n = 0, count;
 
 	*first = 0;
 	for (uint64_t i = 1; i < end && n < want; i++) {
-		bool counted = be64_at(c->reftable + 8 * (i / per)) & QRT_HOST;
+		bool counted = has_block(c, i);
 
 		if (!counted && i >= c->nr_clusters)
 			break;
-		n = counted && !counts_get(&c->counts, i) &&
+		n = counted && !is_wild(c, i) && !counts_get(&c->counts, i) &&
 		    !stored_count(c, i, &count) && !count ? n + 1 : 0;
 		*first = i + 1 - n;
 	}
@@ -96,11 +96,32 @@ static int table_switch(struct check *c, uint64_t at)
 	return ret;
 }
 
+/* The clusters of the old table lose its reference. */
+static int old_table_drop(struct check *c, uint64_t at)
+{
+	uint64_t first = at / c->unit, n = div_up(c->snaps.bytes, c->unit);
+	int ret = 0;
+
+	if (!region_counts(c, at, c->snaps.bytes)) {
+		c->gone++;      /* which was a finding */
+		return 0;
+	}
+	/* Where references could not be counted one less is not known either:
+	 * rather a leak. */
+	if (c->overflown)
+		return 0;
+	/* Who shares a cluster with it keeps it. */
+	for (uint64_t i = first; i < first + n && !ret; i++) {
+		counts_drop(&c->counts, i);
+		if (has_block(c, i))
+			ret = set_counts(c, i, 1, counts_get(&c->counts, i));
+	}
+	return ret ? ret : give_back(c, 0, true);
+}
+
 static int replace(struct check *c, const void *bytes, size_t len)
 {
-	uint64_t old = c->q->snapshots_offset / c->unit;
-	uint64_t nr_old = div_up(c->snaps.bytes, c->unit), first;
-	uint64_t n = div_up(len, c->unit);
+	uint64_t old = c->q->snapshots_offset, n = div_up(len, c->unit), first;
 	int ret = find_room(c, n, &first);
 
 	/* In this order the file reaches as far as the counts do. */
@@ -112,12 +133,7 @@ static int replace(struct check *c, const void *bytes, size_t len)
 		ret = repair_barrier(c->img);
 	if (!ret)
 		ret = table_switch(c, first * c->unit);
-	/* Who shares a cluster with the old table keeps it. */
-	for (uint64_t i = old; i < old + nr_old && !ret; i++) {
-		counts_drop(&c->counts, i);
-		ret = set_counts(c, i, 1, counts_get(&c->counts, i));
-	}
-	return ret ? ret : give_back(c, 0, true);
+	return ret ? ret : old_table_drop(c, old);
 }
 
 int mend_entries(struct check *c)
@@ -129,7 +145,8 @@ int mend_entries(struct check *c)
 
 	if (!c->mend.entries)
 		return 0;
-	if (!res->leaks && !res->corruptions && !res->check_errors)
+	/* Blocks are blocks and nothing else. */
+	if (!c->rebuild)
 		ret = qcow2_snapshots_encode(&c->snaps, &bytes, &len);
 	if (!ret)
 		ret = replace(c, bytes, len);

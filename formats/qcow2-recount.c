@@ -111,16 +111,23 @@ static int block_load(struct check *c, uint64_t i)
 	return ret;
 }
 
+bool has_block(const struct check *c, uint64_t cluster)
+{
+	uint64_t i = cluster / qcow2_refs_per_block(c->q);
+
+	return i < c->nr_blocks && be64_at(c->reftable + 8 * i) & QRT_HOST;
+}
+
 /* What the image says about a cluster. */
 int stored_count(struct check *c, uint64_t cluster, uint64_t *count)
 {
-	uint64_t per = qcow2_refs_per_block(c->q), i = cluster / per;
+	uint64_t per = qcow2_refs_per_block(c->q);
 	int ret;
 
 	*count = 0;
-	if (i >= c->nr_blocks || !(be64_at(c->reftable + 8 * i) & QRT_HOST))
+	if (!has_block(c, cluster))
 		return 0;
-	ret = block_load(c, i);
+	ret = block_load(c, cluster / per);
 	if (!ret)
 		*count = refcount_get(c->block, c->q->refcount_order,
 				      cluster % per);
@@ -162,7 +169,8 @@ static int differs(struct check *c, uint64_t i, uint64_t stored,
 {
 	struct check_result *res = c->res;
 	bool leak = stored > found;
-	bool fix = c->fix & (leak ? CHECK_FIX_LEAKS : CHECK_FIX_ERRORS);
+	bool fix = c->fix & (leak ? CHECK_FIX_LEAKS : CHECK_FIX_ERRORS) &&
+		   has_block(c, i);
 
 	check_say(res, "%s cluster %" PRIu64 " refcount=%" PRIu64
 		  " reference=%" PRIu64, fix ? "Repairing" : leak ? "Leaked" :
@@ -295,9 +303,7 @@ static int check_copied_l1(struct check *c, uint32_t i, uint64_t e, bool live)
 	if (!at || ret || count_of(c, at / c->unit, &count))
 		return ret;
 	if ((count == 1) != !!(e & QCOPIED)) {
-		/* Its table is nothing else. */
-		bool fix = c->fix &&
-			   counts_get(&c->counts, entry / c->unit) == 1;
+		bool fix = c->fix && !c->l1_shared;
 
 		snprintf(what, sizeof(what), "L2 cluster: l1_index=%" PRIu32
 			 " l1_entry=%" PRIx64 " refcount=%" PRIu64, i, e,

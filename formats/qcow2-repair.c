@@ -75,14 +75,13 @@ static int map_bitmaps(struct check *c)
 	return ret;
 }
 
-static int map_make(struct check *c)
+/* All but the L1. */
+static int map_others(struct check *c)
 {
 	struct meta_map *m = &c->meta;
 	struct qcow2 *q = c->q;
 	int ret = map_add(m, 0, c->unit);
 
-	if (!ret)
-		ret = map_add(m, q->l1_offset, 8ul * q->l1_size);
 	if (!ret)
 		ret = map_add(m, q->reftable_offset, c->nr_blocks * 8);
 	for (uint64_t i = 0; i < c->nr_blocks && !ret; i++) {
@@ -96,20 +95,13 @@ static int map_make(struct check *c)
 	for (size_t i = 0; i < c->snaps.n && !ret; i++)
 		ret = map_add(m, c->snaps.items[i].l1_offset,
 			      8ul * c->snaps.items[i].l1_size);
-	if (!ret)
-		ret = map_bitmaps(c);
-	if (!ret)
-		map_finish(m);
-	return ret;
+	return ret ? ret : map_bitmaps(c);
 }
 
-bool may_change(struct check *c, uint64_t at)
+static bool map_has(const struct meta_map *m, uint64_t at, uint64_t end)
 {
-	const struct meta_map *m = &c->meta;
 	size_t low = 0, high = m->n;
 
-	if (at % c->unit)
-		return false;
 	/* The first range that ends behind @at. */
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
@@ -119,7 +111,29 @@ bool may_change(struct check *c, uint64_t at)
 		else
 			high = mid;
 	}
-	return low == m->n || m->range[low].at >= at + c->unit;
+	return low < m->n && m->range[low].at < end;
+}
+
+static int map_make(struct check *c)
+{
+	uint64_t at = c->q->l1_offset, len = 8ul * c->q->l1_size;
+	int ret;
+
+	c->meta.n = 0;
+	ret = map_others(c);
+	if (ret)
+		return ret;
+	map_finish(&c->meta);
+	c->l1_shared = map_has(&c->meta, at, at + len);
+	ret = map_add(&c->meta, at, len);
+	if (!ret)
+		map_finish(&c->meta);
+	return ret;
+}
+
+bool may_change(struct check *c, uint64_t at)
+{
+	return !(at % c->unit) && !map_has(&c->meta, at, at + c->unit);
 }
 
 /* ---- refcount structures made anew --------------------------------------- */
@@ -132,7 +146,8 @@ struct rebuild {
 	uint64_t next;          /* no free cluster before this one */
 };
 
-/* The first run of @n clusters that nothing refers to; they count as used. */
+/* The first run of @n clusters that nothing refers to, rightly or not; they
+ * count as used. */
 static int take(struct rebuild *r, uint64_t n, uint64_t *first)
 {
 	struct counts *counts = &r->c->counts;
@@ -142,7 +157,8 @@ static int take(struct rebuild *r, uint64_t n, uint64_t *first)
 	while (run < n) {
 		if (at >= counts->nr)
 			return -EFBIG;
-		run = counts_get(counts, at++) ? 0 : run + 1;
+		run = counts_get(counts, at) || is_wild(r->c, at) ? 0 : run + 1;
+		at++;
 		if (n == 1)
 			r->next = at;
 	}
@@ -289,42 +305,52 @@ static int rebuild(struct check *c)
 	return ret;
 }
 
+/* Clusters behind the file that a repair may come to use, and more. */
+static uint64_t room_behind(struct check *c)
+{
+	uint64_t per = qcow2_refs_per_block(c->q);
+	uint64_t table = c->snaps.bytes + 32 * c->snaps.n;
+
+	return 2 * div_up(c->nr_clusters, per) + div_up(table, c->unit) +
+	       2 * div_up(QCOW2_MAX_REFTABLE_BYTES, c->unit) + 64;
+}
+
 /* The old structures are counted in the new ones, and nothing else is.  What
  * cannot be repaired is found again. */
 static int drop_old(struct check *c, unsigned fix)
 {
 	struct check_result *res = c->res;
-	uint64_t fixed = res->leaks_fixed;
-	int ret = check_reload(c, 2);
+	uint64_t leaks_fixed = res->leaks_fixed;
+	uint64_t fixed = res->corruptions_fixed;
+	bool broken;
+	int ret = check_reload(c, room_behind(c));
 
 	res->corruptions = res->leaks = res->check_errors = 0;
-	c->fix = fix;
+	c->fix = 0;             /* what may be put right there has been */
 	c->rebuild = false;
 	if (!ret)
+		ret = map_make(c);
+	if (!ret)
 		ret = check_count(c);
+	c->fix = fix;
 	if (!ret)
 		ret = check_reftable(c);
-	/* What pointed behind the end of the file may now point there. */
-	if (!ret && c->rebuild)
+	/* What pointed into what was not counted may now point there. */
+	broken = c->rebuild;
+	if (!ret && broken)
 		check_say(res, "ERROR rebuilt refcount structure is still"
 			  " broken");
-	c->fix = c->rebuild ? 0 : CHECK_FIX_LEAKS;
+	c->fix = broken ? 0 : fix;
 	if (!ret)
 		ret = compare_all(c);
-	res->leaks_fixed = fixed;
+	c->rebuild = broken;
+	/* Nothing of this was found before. */
+	res->leaks_fixed = leaks_fixed;
+	res->corruptions_fixed = fixed;
 	return ret;
 }
 
 /* ---- all of it ------------------------------------------------------------ */
-
-/* Clusters that a rebuild may add, and more. */
-static uint64_t rebuild_room(struct check *c)
-{
-	uint64_t per = qcow2_refs_per_block(c->q);
-
-	return 2 * div_up(c->nr_clusters, per) +
-	       2 * div_up(QCOW2_MAX_REFTABLE_BYTES, c->unit) + 64;
-}
 
 static void back_to(struct check_result *res, const struct check_result *then)
 {
@@ -359,14 +385,13 @@ static int put_counts_right(struct check *c, unsigned fix,
 	ret = rebuild(c);
 	if (ret)
 		return ret;
-	res->leaks_fixed += leaks - before->leaks;
-	res->corruptions_fixed += corruptions - before->corruptions;
-	return drop_old(c, fix);
-}
-
-static bool nothing_left(const struct check_result *res)
-{
-	return !res->leaks && !res->corruptions && !res->check_errors;
+	ret = drop_old(c, fix);
+	/* What is not found again is no more. */
+	if (!ret && res->leaks < leaks)
+		res->leaks_fixed += leaks - res->leaks;
+	if (!ret && res->corruptions < corruptions)
+		res->corruptions_fixed += corruptions - res->corruptions;
+	return ret;
 }
 
 /* @counted: the counts are right, whatever else is not. */
@@ -380,7 +405,7 @@ static int clear_marks(struct check *c, bool counted)
 
 	if (counted)
 		keep &= ~QINCOMPAT_DIRTY;
-	if (!res->corruptions && !res->check_errors)
+	if (res->corruptions == c->gone && !res->check_errors)
 		keep &= ~QINCOMPAT_CORRUPT;
 	if (q->version < 3 || keep == q->incompat)
 		return 0;
@@ -413,8 +438,8 @@ static int repair_counts(struct check *c, unsigned fix)
 static int repair_all(struct check *c, unsigned fix)
 {
 	struct check_result *res = c->res;
-	uint64_t found;
-	bool counted;
+	uint64_t found, short_entries = res->corruptions;
+	bool counted, sound;
 	int ret = mend_number(c);
 
 	if (!ret)
@@ -430,8 +455,11 @@ static int repair_all(struct check *c, unsigned fix)
 	counted = res->corruptions == found && !res->leaks &&
 		  !res->check_errors;
 	/* A COPIED bit is as good as the counts are: without ERRORS it is
-	 * changed only where all of them are right. */
-	c->fix = fix & CHECK_FIX_ERRORS || nothing_left(res) ? fix : 0;
+	 * changed only where all of them are right, whatever the table of
+	 * snapshots lacks. */
+	sound = !res->leaks && !res->check_errors &&
+		res->corruptions == short_entries;
+	c->fix = fix & CHECK_FIX_ERRORS || sound ? fix : 0;
 	ret = check_copied(c);
 	if (!ret)
 		ret = mend_entries(c);
@@ -444,7 +472,7 @@ int qcow2_repair(struct image *img, unsigned fix, struct check_result *res)
 	int ret = check_begin(&c, img, fix, res);
 
 	if (!ret && fix & CHECK_FIX_ERRORS)
-		ret = check_reload(&c, rebuild_room(&c));
+		ret = check_reload(&c, room_behind(&c));
 	if (!ret)
 		ret = repair_all(&c, fix);
 	check_end(&c);

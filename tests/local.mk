@@ -144,6 +144,7 @@ SCRIPT_TESTS += tests/vpc.sh
 SCRIPT_TESTS += tests/vpc-parent.sh
 SCRIPT_TESTS += tests/qcow2-check.py
 SCRIPT_TESTS += tests/qcow2-repair.py
+SCRIPT_TESTS += tests/qcow2-repair-mix.py
 TEST_FILES += tests/qcow2-repair.differences
 SCRIPT_TESTS += tests/qcow2-create.py
 
@@ -295,13 +296,17 @@ check-measure: all
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		CASES=200 $(srcdir)/tests/measure.py
 
+check-repair: all
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+		MIX_ROUNDS=1000 MIX_SEED=2 $(srcdir)/tests/qcow2-repair-mix.py
+
 # Ten images of a tebibyte for a minute.
 check-soak: all tests/soak$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 		SOAK_SECONDS=60 SOAK_IMAGES=10 $(srcdir)/tests/memory.sh
 
 .PHONY: check-judge check-judge-formats check-soak check-cancel check-measure
-.PHONY: check-kill check-asan check-tsan check-trixie fuzz bench
+.PHONY: check-repair check-kill check-asan check-tsan check-trixie fuzz bench
 check-asan:
 	rm -f sanitizer.*
 	$(OTHER_BUILD); other_build build-asan CFLAGS='-g -O1' \

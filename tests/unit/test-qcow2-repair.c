@@ -3,7 +3,9 @@
  * test-qcow2-repair.c - the power fails in the middle of check -r: at each
  * request of a repair, with several outcomes.  What is left can be repaired,
  * and then everything is sound and the guest reads what it read before.  The
- * image is made, and at the end checked, by qemu-img.
+ * images are made, and at the end checked, by qemu-img: one of standard L2
+ * entries, one with a snapshot, one with subclusters and one with an external
+ * data file.
  */
 #include "config.h"
 
@@ -17,6 +19,7 @@
 #include <cmocka.h>
 
 #define GUEST (2 * MiB)
+#define PACKED "-c 'write -c -P 3 64k 16k'"
 #define REPAIR (IMAGE_RDWR | IMAGE_CHECK | IMAGE_REPAIR | IMAGE_NO_LOCK)
 
 static char folder[] = "/tmp/imgfs-test-repair.XXXXXX";
@@ -175,10 +178,12 @@ static void test_leaks(void **state)
 
 static void test_copied(void **state)
 {
+	/* Not the first: without that bit 0 is nowhere in a data file. */
+	uint64_t entry = l2() + (word(72) & 16 ? 16 : 8);
 	struct poke p[] = {
-		{ l2(), word(l2()) & INT64_MAX, 8 },
+		{ entry, word(entry) & INT64_MAX, 8 },
 		{ word(40), word(word(40)) & INT64_MAX, 8 },
-		{ 72, 3, 8 },
+		{ 72, word(72) | 3, 8 },
 	};
 
 	(void)state;
@@ -187,7 +192,7 @@ static void test_copied(void **state)
 
 static void test_counts_lost(void **state)
 {
-	struct poke p[] = { { block() + 2 * 5, 0, 2 }, { 72, 2, 8 } };
+	struct poke p[] = { { block() + 2 * 4, 0, 2 }, { 72, word(72) | 2, 8 } };
 
 	(void)state;
 	crash_everywhere(p, ARRAY_SIZE(p));
@@ -203,7 +208,7 @@ static void test_block_lost(void **state)
 
 static void test_block_elsewhere(void **state)
 {
-	struct poke p[] = { { word(48), block() + 512, 8 }, { 72, 1, 8 } };
+	struct poke p[] = { { word(48), block() + 512, 8 }, { 72, word(72) | 1, 8 } };
 
 	(void)state;
 	crash_everywhere(p, ARRAY_SIZE(p));
@@ -214,6 +219,23 @@ static void test_block_twice(void **state)
 	struct poke p[] = { { word(48) + 8, block(), 8 } };
 
 	(void)state;
+	crash_everywhere(p, ARRAY_SIZE(p));
+}
+
+/* A cluster that was never written at a place where none can be, and what it
+ * was referred to is lost. */
+static void test_prealloc(void **state)
+{
+	uint64_t at = l2() + 16 * 20, was = word(at) & INT64_MAX;
+	struct poke p[] = {
+		{ at, was + 512, 8 }, { at + 8, 0, 8 }, { word(48), 0, 8 },
+	};
+
+	(void)state;
+	assert_int_not_equal(was, 0);
+	/* What it held reads as zeroes. */
+	memset(guest + 20 * 16 * KiB, 0, 16 * KiB);
+	crash_everywhere(p, 2);
 	crash_everywhere(p, ARRAY_SIZE(p));
 }
 
@@ -232,58 +254,89 @@ static void test_entries(void **state)
 	crash_everywhere(p, ARRAY_SIZE(p));
 }
 
-/* ---- the image ------------------------------------------------------------- */
+/* ---- the images ------------------------------------------------------------ */
+
+/* How many bytes; 0: an error. */
+static size_t read_file(const char *path, void *buf, size_t room)
+{
+	FILE *f = fopen(path, "r");
+	size_t len = f ? fread(buf, 1, room, f) : 0;
+
+	if (f)
+		fclose(f);
+	return len;
+}
 
 static int load(const char *name)
 {
 	char path[128];
-	FILE *f;
+	struct image *img;
+	struct file *f;
+	int ret;
 
 	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	template_len = 0;
 	free(template);
 	template = calloc(1, 4 * MiB);
 	if (!guest)
 		guest = malloc(GUEST);
-	f = fopen(path, "r");
-	if (!template || !guest || !f)
-		return -1;
-	template_len = fread(template, 1, 4 * MiB, f);
-	fclose(f);
-	return 0;
-}
-
-static int setup(void **state)
-{
-	char command[1024];
-	struct image *img;
-	struct file *f;
-
-	(void)state;
-	if (system("qemu-io -V >/dev/null 2>&1") || !mkdtemp(folder))
-		return -1;
-	snprintf(command, sizeof(command), "cd %s && qemu-img create -q -f"
-		 " qcow2 -o cluster_size=4k template 2M && qemu-io -c 'write"
-		 " -P 1 0 30k' -c 'write -P 2 100k 20k' -c 'write -c -P 3 64k"
-		 " 4k' -c 'write -z 200k 8k' -c 'write -P 4 1M 10k' template"
-		 " >/dev/null", folder);
-	if (system(command))
-		return -1;
-	snprintf(command, sizeof(command), "cd %s && cp template snap &&"
-		 " qemu-img snapshot -c s snap", folder);
-	if (system(command) || load("template"))
+	if (template && guest)
+		template_len = read_file(path, template, 4 * MiB);
+	if (!template_len)
 		return -1;
 	f = disk_new(NULL, 0);
 	img = open_on(f, IMAGE_NO_LOCK);
 	file_unref(f);
-	if (image_read(&img->live, guest, GUEST, 0))
+	ret = image_read(&img->live, guest, GUEST, 0);
+	return image_close(img) || ret ? -1 : 0;
+}
+
+static int make(const char *name, const char *options, const char *more)
+{
+	char command[1024];
+
+	snprintf(command, sizeof(command), "cd %s && qemu-img create -q -f"
+		 " qcow2 -o %s %s 2M && qemu-io -c 'write -P 1 0 30k'"
+		 " -c 'write -P 2 100k 20k' -c 'write -z 200k 8k' -c"
+		 " 'write -P 5 320k 16k' -c 'write -P 4 1M 10k' %s %s"
+		 " >/dev/null", folder, options, name, more, name);
+	return system(command);
+}
+
+static int setup(void **state)
+{
+	char command[256], data[160];
+
+	(void)state;
+	if (system("qemu-io -V >/dev/null 2>&1") || !mkdtemp(folder))
 		return -1;
-	return image_close(img);
+	snprintf(data, sizeof(data), "cluster_size=16k,extended_l2=on,"
+		 "data_file=%s/data.raw,data_file_raw=on", folder);
+	if (make("template", "cluster_size=4k", PACKED) ||
+	    make("subs", "cluster_size=16k,extended_l2=on", PACKED) ||
+	    make("data", data, ""))
+		return -1;
+	snprintf(command, sizeof(command), "cd %s && cp template snap &&"
+		 " qemu-img snapshot -c s snap", folder);
+	return system(command) || load("template");
 }
 
 static int with_snapshot(void **state)
 {
 	(void)state;
 	return load("snap");
+}
+
+static int with_subclusters(void **state)
+{
+	(void)state;
+	return load("subs");
+}
+
+static int with_data_file(void **state)
+{
+	(void)state;
+	return load("data");
 }
 
 static int teardown(void **state)
@@ -307,6 +360,12 @@ int main(void)
 		cmocka_unit_test(test_block_elsewhere),
 		cmocka_unit_test(test_block_twice),
 		cmocka_unit_test_setup(test_entries, with_snapshot),
+		cmocka_unit_test_setup(test_copied, with_subclusters),
+		cmocka_unit_test(test_block_lost),
+		cmocka_unit_test(test_prealloc),
+		cmocka_unit_test_setup(test_copied, with_data_file),
+		cmocka_unit_test(test_counts_lost),
+		cmocka_unit_test(test_block_lost),
 	};
 
 	if (system("qemu-img --version >/dev/null 2>&1"))

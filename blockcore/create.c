@@ -281,24 +281,82 @@ static int target_make(const struct image_create *c, struct file *f,
 	return ret;
 }
 
-/* What is emptied for guest data must hold nothing else. */
-static int data_file_check(const struct image_create *c, struct err *err)
-{
-	const char *data = options_str(c->options, "data_file", NULL);
-	const char *path = target_path(c->target);
-	const char *backing = options_str(c->options, "backing_file", NULL);
-	autofree char *full = backing ? spec_join(path, backing) : NULL;
-	struct stat st;
+/* ---- what is emptied must hold nothing else --------------------------------- */
 
-	if (data && same_file(data, path))
+/* With -u there need be no chain. */
+static struct image *chain_open(const struct image_create *c)
+{
+	struct image_args args = { .flags = IMAGE_SHARE };
+	const char *backing = options_str(c->options, "backing_file", NULL);
+	autojson *node = NULL;
+	autoerr err = ERR_INIT;
+	struct image *img;
+
+	if (!backing ||
+	    spec_parse_child(backing, target_path(c->target),
+			     options_str(c->options, "backing_fmt", NULL),
+			     &node, &err))
+		return NULL;
+	args.node = node;
+	return image_open(&args, &img, &err) ? NULL : img;
+}
+
+/* @data may be NULL, as may be files that are yet to be made. */
+static int chain_check(const struct image_create *c, const char *path,
+		       const char *data, struct err *err)
+{
+	struct stat target, beside;
+	bool has_target = !stat(path, &target);
+	bool has_data = data && !stat(data, &beside);
+	struct image *chain = has_target || has_data ? chain_open(c) : NULL;
+	int ret = 0;
+
+	if (has_data && is_read(c, &beside))
+		ret = err_set(err, -EBUSY, "'%s' is being read", data);
+	else if (has_target && image_reads(chain, &target))
+		ret = err_set(err, -EINVAL, "Trying to create an image that"
+			      " belongs to its own backing chain");
+	else if (has_data && image_reads(chain, &beside))
+		ret = err_set(err, -EINVAL, "Trying to create an image whose"
+			      " data file belongs to its backing chain");
+	if (chain)
+		image_close(chain);
+	return ret;
+}
+
+/* A data file is looked for beside its image first. */
+static int data_file_check(const char *data, const char *path,
+			   const char *backing, struct err *err)
+{
+	autofree char *full = backing ? spec_join(path, backing) : NULL;
+	autofree char *found = spec_join(path, data);
+
+	if (same_file(data, path))
 		return err_set(err, -EINVAL, "Trying to create an image with"
 			       " the same filename as its data file");
-	if (data && full && same_file(data, full))
+	if (full && same_file(data, full))
 		return err_set(err, -EINVAL, "Trying to create an image whose"
 			       " data file is its backing file");
-	if (data && !stat(data, &st) && is_read(c, &st))
-		return err_set(err, -EBUSY, "'%s' is being read", data);
+	if (!same_file(data, found) && !access(found, F_OK))
+		return err_set(err, -EEXIST, "Its data file '%s' would be"
+			       " taken for '%s', which is there already",
+			       data, found);
 	return 0;
+}
+
+static int files_check(const struct image_create *c, struct err *err)
+{
+	const char *path = target_path(c->target);
+	const char *backing = options_str(c->options, "backing_file", NULL);
+	const char *data = options_str(c->options, "data_file", NULL);
+	int ret = 0;
+
+	data = data ? target_path(data) : NULL;
+	if (data)
+		ret = target_check(data, err);
+	if (data && !ret)
+		ret = data_file_check(data, path, backing, err);
+	return ret ? ret : chain_check(c, path, data, err);
 }
 
 int image_create(const struct image_create *c, struct err *err)
@@ -314,7 +372,7 @@ int image_create(const struct image_create *c, struct err *err)
 	if (admin->create_check)
 		ret = admin->create_check(c->options, whole.size, err);
 	if (!ret)
-		ret = data_file_check(c, err);
+		ret = files_check(c, err);
 	if (ret)
 		return ret;
 	ret = target_open(c->target, &f, &created, err);

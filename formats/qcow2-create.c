@@ -250,6 +250,8 @@ static int parse_data_file(const struct options *o, struct params *p,
 	if (p->version < 3)
 		return err_set(err, -EINVAL, "External data files are only"
 			       " supported with " COMPAT_HINT);
+	if (!strncmp(name, "file:", 5))
+		name += 5;
 	p->data_file = name;
 	p->data_raw = raw;
 	p->data_prealloc = p->prealloc;

@@ -64,6 +64,47 @@ unchanged
 unchanged
 rm x.qcow2 before.qcow2
 
+# Nor is what lies deeper in the chain emptied, as target or as data file; nor a
+# file that the new image would then be led to.
+echo keep >d.raw
+truncate -s 1M d.raw
+cp d.raw before.raw
+qemu-img create -q -f qcow2 -b d.raw -F raw mid.qcow2
+kept() {
+	! "$IMGCTL" "$@" 2>err || fail "$*: accepted"
+	assert_same d.raw before.raw
+	[ ! -e x.qcow2 ] || fail "$*: a target was left"
+}
+kept create -q -f qcow2 -b mid.qcow2 -F qcow2 -o data_file=d.raw x.qcow2
+assert_contains "$(cat err)" 'data file belongs to its backing chain'
+kept create -q -f qcow2 -b mid.qcow2 -F qcow2 d.raw
+assert_contains "$(cat err)" 'belongs to its own backing chain'
+kept convert -O qcow2 -B mid.qcow2 -F qcow2 -o data_file=d.raw before.raw x.qcow2
+led_astray() {
+	! "$IMGCTL" convert -O qcow2 -o data_file=d.raw source.raw \
+		other/x.qcow2 2>err || fail "led to another file"
+	assert_contains "$(cat err)" "taken for 'other/d.raw'"
+	assert_same other/d.raw before.raw
+	[ ! -e other/x.qcow2 ] || fail "a target was left"
+}
+mkdir other
+mv d.raw other
+led_astray
+cp before.raw d.raw
+led_astray
+assert_same d.raw before.raw
+rm -r other mid.qcow2 before.raw
+
+# "file:" is no part of the name; other protocols are unknown.
+"$IMGCTL" create -q -f qcow2 -o data_file=file:d.raw x.qcow2 1M
+assert_eq "$(qemu-img info x.qcow2 | sed -n 's/.*data file: //p')" d.raw
+qemu-io -c 'write -P 5 0 64k' x.qcow2 >/dev/null
+"$IMGCTL" compare -q x.qcow2 x.qcow2
+rm x.qcow2
+refused "Unknown protocol 'json'" data_file=json:{} x.qcow2
+refused "Unknown protocol 'nbd'" data_file=nbd:d.raw x.qcow2
+refused "Unknown protocol 'd'" data_file=file:d:raw x.qcow2
+
 mkdir sub
 for raw in on off; do
 	rm -f d.raw sub/d.raw

@@ -324,9 +324,10 @@ static bool writes_well(const struct trial *r, struct file *f)
 	struct image *img = open_on(r, f, IMAGE_RDWR);
 	static const unsigned char buf[SECTOR_SIZE] = "new";
 
-	return img && !image_write(&img->live, buf, sizeof(buf),
-				   r->k->size - r->k->unit) &&
-	       !image_close(img);
+	bool good = img && !image_write(&img->live, buf, sizeof(buf),
+					r->k->size - r->k->unit);
+
+	return img && !image_close(img) && good;
 }
 
 /* Outcomes of one crash that are not as they should be. */

@@ -515,6 +515,7 @@ static int check_all(struct check *c)
 {
 	int ret = check_count(c);
 
+	pause_point("check:counted");
 	if (!ret)
 		ret = check_reftable(c);
 	if (!ret)

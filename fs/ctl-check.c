@@ -5,7 +5,8 @@
  *
  * Looking goes on beside reads and writes; a repair has the image for itself,
  * with nobody who has its disk open.  One that is marked as corrupt cannot be
- * opened for writing by anything else.  What is left wrong is an error: EUCLEAN.
+ * opened for writing by anything else.  What is left wrong is an error: EUCLEAN;
+ * errors that may be of changes during the look are EBUSY.
  */
 #include "fs/ctl.h"
 #include "fs/disk.h"
@@ -22,6 +23,7 @@ struct ctl_check {
 	struct check_result res;
 	unsigned fix;           /* check_fix */
 	enum report_format output;
+	bool changed;           /* the image, under the last look at it */
 };
 
 enum { OPT_OUTPUT = 256 };
@@ -58,8 +60,9 @@ static int look(struct ctl_check *k)
 		changes = image_changes(c->img);
 		if (!ret)
 			ret = c->img->fmt->admin->check(c->img, &k->res);
-	} while (!ret && report_check_code(&k->res) &&
-		 changes != image_changes(c->img) && ++tries < TRIES);
+		k->changed = changes != image_changes(c->img);
+	} while (!ret && report_check_code(&k->res) && k->changed &&
+		 ++tries < TRIES);
 	return ret;
 }
 
@@ -77,6 +80,7 @@ static int repair(struct ctl_check *k, struct err *err)
 		result_clear(k);
 		ret = c->img->fmt->admin->check(c->img, &k->res);
 	}
+	k->changed = false;
 	ctl_alone_end(c);
 	if (!c->wrote)
 		ctl_tell_changed(c);
@@ -134,6 +138,10 @@ static int outcome(struct ctl_check *k, int ret, struct err *err)
 		return err_set(err, -EIO, "%" PRIu64 " internal errors have"
 			       " occurred during the check.",
 			       res->check_errors);
+	if (res->corruptions && k->changed)
+		return err_set(err, -EBUSY, "%" PRIu64 " errors were found, but"
+			       " the image was changed meanwhile",
+			       res->corruptions);
 	if (res->corruptions)
 		return err_set(err, -EUCLEAN, "%" PRIu64 " errors were found on"
 			       " the image.", res->corruptions);

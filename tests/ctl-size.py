@@ -287,6 +287,38 @@ def growth_killed():
         run("qemu-img", "check", "-q", "k.qcow2")
 
 
+def checked_while_written():
+    """Whoever looks while clusters move finds errors that are none: it looks
+    again, and does not call the image corrupt after the last time."""
+    run("qemu-img", "create", "-q", "-f", "qcow2", "w.qcow2", "4M")
+    run("qemu-io", "-c", "write -P 3 0 4M", "w.qcow2")
+    at = iter(range(64))
+    for looks in 1, 4:
+        fifos = [f"{os.getcwd()}/look.{looks}.{i}" for i in range(looks)]
+        for f in fifos:
+            os.mkfifo(f)
+        m = mount("w.qcow2", options="rw", env={
+            "IMGFS_PAUSE": ",".join("check:counted:" + f for f in fifos)})
+        fd = os.open(m + "/disk", os.O_RDWR)
+        said = []
+        t = threading.Thread(target=lambda: said.append(ctl(m, "check")))
+        t.start()
+        for f in fifos:                 # under each look a cluster goes
+            with open(f, "wb"):
+                run("fallocate", "-p", "-o", str(next(at) << 16), "-l", "64k",
+                    m + "/disk")
+                os.fsync(fd)
+        t.join()
+        code, text = said[0]
+        if looks == 1:
+            assert code == "ok" and text.startswith("No errors"), said
+        else:
+            assert code == "EBUSY" and "changed meanwhile" in text, said
+        os.close(fd)
+        assert ok(m, "check").startswith("No errors")
+        umount(m)
+
+
 def not_growable(fmt):
     """What QEMU cannot resize does not grow here."""
     run("qemu-img", "create", "-q", "-f", fmt, "n." + fmt, "4M")
@@ -399,6 +431,7 @@ for fmt in "qcow", "vmdk", "vdi", "vpc", "vhdx", "parallels":
     not_growable(fmt)
 growing_snapshot()
 growth_killed()
+checked_while_written()
 amending()
 beside_writers()
 checking()

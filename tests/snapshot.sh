@@ -119,6 +119,25 @@ qemu-img check -q a.qcow2
 IMGCTL_QEMU_COMPAT=7.2 "$imgctl" snapshot -l a.qcow2 > ours
 qemu-img snapshot -l a.qcow2 | cmp - ours
 
+# The state of a machine lies behind the disk's end: it is kept by each snapshot,
+# comes back with it, and is no part of the disk when that grows.
+qemu-img create -q -f qcow2 -o cluster_size=4k a.qcow2 10M
+io -c 'write -P 1 0 3M' -c 'write -b -P 5 0 300k'
+"$imgctl" snapshot -c s1 a.qcow2
+io -c 'write -P 2 0 3M' -c 'write -b -P 6 0 300k' -c 'write -b -P 7 700k 100k'
+"$imgctl" snapshot -c s2 a.qcow2
+"$imgctl" snapshot -a s1 a.qcow2
+qemu-img check -q a.qcow2
+io -c 'read -P 1 0 3M' -c 'read -b -P 5 0 300k' -c 'read -b -P 0 700k 100k'
+"$imgctl" amend -o refcount_bits=32 a.qcow2
+"$imgctl" resize -q a.qcow2 12M
+qemu-img check -q a.qcow2
+io -c 'read -P 1 0 3M' -c 'read -P 0 10M 2M'
+"$imgctl" snapshot -a s2 a.qcow2
+"$imgctl" snapshot -d s1 a.qcow2
+qemu-img check -q a.qcow2
+io -c 'read -P 2 0 3M' -c 'read -b -P 6 0 300k' -c 'read -b -P 7 700k 100k'
+
 # A snapshot of two, by ID or name, is what map, info, compare, convert and
 # measure tell of: its disk converted by qemu-img is the oracle.
 qemu-img create -q -f qcow2 a.qcow2 4M

@@ -189,12 +189,13 @@ static int take_blocks(struct rebuild *r)
 	while (again && !ret) {
 		again = false;
 		for (uint64_t i = 0; i * per < r->c->nr_clusters && !ret; i++) {
+			if ((i < r->n && r->block[i]) ||
+			    !anything(r->c, i * per, per))
+				continue;
 			if (i >= r->room)
 				return -EFBIG;
-			r->n = max_u64(r->n, i + 1);
-			if (r->block[i] || !anything(r->c, i * per, per))
-				continue;
 			again = true;
+			r->n = max_u64(r->n, i + 1);
 			ret = take(r, 1, &r->block[i]);
 		}
 		ret = ret ? ret : check_cancelled(r->c);

@@ -157,9 +157,7 @@ static int check_packed(struct check *c, struct qcow2_l2 l2, uint64_t i,
 	return count_region(c, host, qcow2_packed_len(c->q, e));
 }
 
-/* Is the table there nothing but a table?  What a wrong L1 leads to may be the
- * guest's data. */
-static bool only_l2(struct check *c, uint64_t cluster)
+bool only_l2(struct check *c, uint64_t cluster)
 {
 	if (!c->others_counted)
 		c->others_known = !count_others(c);

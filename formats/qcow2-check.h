@@ -107,7 +107,10 @@ int mend_number(struct check *c);
 /* Another table, when all counts are right, in which entries are whole. */
 int mend_entries(struct check *c);
 
-/* May the table at @at be changed: is it nothing else as well? */
+/* Is the L2 table in @cluster nothing else that was counted?  What a wrong L1
+ * leads to may be the guest's data. */
+bool only_l2(struct check *c, uint64_t cluster);
+/* May the table at @at be changed: is it none of the other structures? */
 bool may_change(struct check *c, uint64_t at);
 /* Writes an entry; @mem (or NULL) is where it is in memory. */
 int table_put(struct check *c, uint64_t host, void *mem, uint64_t entry);

@@ -282,10 +282,23 @@ static int check_copied_entry(struct check *c, uint64_t at, bool fix)
 	       table_put(c, c->l2_at + at, c->l2 + at, e ^ QCOPIED) : 0;
 }
 
+/* Does what is in memory look like a table? */
+static bool looks_like_l2(const struct check *c)
+{
+	for (uint64_t i = 0; i < c->unit; i += c->q->l2_entry) {
+		uint64_t e = be64_at(c->l2 + i);
+
+		if (!(e & QL2_COMPRESSED) && e & QL2_RESERVED)
+			return false;
+	}
+	return true;
+}
+
 static int check_copied_l2(struct check *c, uint64_t at)
 {
 	int ret = l2_load(c, at);
-	bool fix = c->fix && may_change(c, at);
+	bool fix = !ret && c->fix && may_change(c, at) &&
+		   (looks_like_l2(c) || only_l2(c, at / c->unit));
 
 	for (uint64_t i = 0; i < c->unit && !ret; i += c->q->l2_entry)
 		if (be64_at(c->l2 + i))

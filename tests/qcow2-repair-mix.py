@@ -379,6 +379,24 @@ def wild_places():
             alone('%s: wild place %d' % (kind.name(), i))
 
 
+def data_as_l2():
+    """"data as L2": an L1 entry leads to a cluster of the guest's, whose bytes
+    look like unaligned preallocated clusters.  They stay."""
+    make('base.q', Kind(unit=4096), random.Random(1))
+    qc.run('qemu-io', '-c', 'write -P 0x85 6M 4k', 'base.q')
+    with open('base.q', 'rb') as f:
+        d = f.read()
+    at = d.index(bytes([0x85]) * 4096)
+    qc.poke('base.q', d, [(u(d, 'Q', 40) + 8, COPIED | at)])
+    for program, kept in (qr.QEMU_IMG, False), (qr.IMGCTL, True):
+        shutil.copy('t.q', 'r.q')
+        qr.check(program, 'r.q', '-r', 'all')
+        with open('r.q', 'rb') as f:
+            now = f.read()[at:at + 4096]
+        if (now == bytes([0x85]) * 4096) != kept:
+            qr.complain('%s -r all: data as L2: %s' % (program, now[:16]))
+
+
 def sanitized():
     """Whose memory says nothing."""
     with open(os.path.join(os.path.dirname(qr.IMGCTL), 'Makefile')) as f:
@@ -419,6 +437,7 @@ def main():
         damaged(Kind(unit=4096, snapshots=1, bitmaps=1), rnd, 4, alone)
         loses_snapshots()
         wild_places()
+        data_as_l2()
         rebuild_at_the_limit()
     print('%d images; differences: %s' % (qr.done, qr.used))
 

@@ -482,6 +482,7 @@ static int snapshots_remove(struct node *dir, const char *file,
 	(void)err;
 	words_add(w, "snapshot");
 	words_add(w, "--delete-exactly");
+	words_add(w, "--");
 	return exactly(dir, file, w);
 }
 
@@ -493,6 +494,7 @@ static int snapshots_rename(struct node *dir, const char *file,
 
 	words_add(w, "snapshot");
 	words_add(w, "--rename-exactly");
+	words_add(w, "--");
 	ret = exactly(dir, file, w);
 	if (ret)
 		return ret;

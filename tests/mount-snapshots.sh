@@ -77,7 +77,8 @@ cmp got.raw 1.raw
 python3 - <<'END'
 import subprocess
 for name in (b"a/b", b"", b".", b"\xc3\xa4" * 255, b"alike", b"alike",
-             b"new\nline", b"50%", b"a%2Fb", b"%", b"x" * 245 + b"/" * 10):
+             b"new\nline", b"50%", b"a%2Fb", b"%", b"x" * 245 + b"/" * 10,
+	     b"--", b"-d", b"--force", b"-x=y"):
     subprocess.check_call(["qemu-img", "snapshot", "-c", name, "a.qcow2"])
 END
 mount_img -o rw a.qcow2 m
@@ -103,6 +104,12 @@ assert [f for f in os.listdir(d) if f.startswith(b"alike")] == [b"alike"]
 os.rmdir(d + b"/a%2Fb")
 os.mkdir(d + b"/a%2Fb")
 assert json.load(open(d + b"/a%2Fb/info.json"))["name"] == "a/b"
+# Names that look like options.
+for f in (b"--", b"-d", b"--force", b"-x=y"):
+    os.rename(d + b"/" + f, d + b"/-l")
+    os.rename(d + b"/-l", d + b"/" + f)
+    os.rmdir(d + b"/" + f)
+    os.mkdir(d + b"/" + f)
 # Nothing is cut off on the way.
 before = os.listdir(d)
 for call in (lambda: os.mkdir(d + b"/" + b"\xc3\xa4" * 255),

@@ -315,6 +315,54 @@ def damaged(kind, rnd, rounds, judge):
                             else ' length %d' % length))
 
 
+# ---- what only such images can lack ------------------------------------------
+
+def subclusters(image):
+    """Cases of extended L2 entries: bits that contradict."""
+    l2 = u(image.d, 'Q', u(image.d, 'Q', 40)) & HOST
+    entries = [l2 + 16 * i for i in range(image.unit // 16)]
+
+    def one(wanted):
+        return next(e for e in entries
+                    if wanted(u(image.d, 'Q', e), u(image.d, 'Q', e + 8)))
+
+    data = one(lambda e, bits: e & HOST and not e >> 62 & 1 and bits)
+    host = u(image.d, 'Q', data)
+    none = one(lambda e, bits: not e and not bits)
+    yield 'both bits', [(data + 8, 1 << 32 | 1)]
+    yield 'all bits', [(data + 8, (1 << 64) - 1)]
+    yield 'no bit', [(data + 8, 0)]
+    yield 'bits without a cluster', [(none + 8, 0xffffffff)]
+    yield 'zeroes without a cluster', [(none + 8, 0xffffffff << 32)]
+    yield 'unaligned data', [(data, host + 512)]
+    yield 'unaligned, no bit', [(data, host + 512), (data + 8, 0)]
+    yield 'unaligned, zeroes', [(data, host + 512),
+                                (data + 8, 0xffffffff << 32)]
+    yield 'the old zero bit', [(data, host | 1)]
+    yield 'packed', [(data, host & ~COPIED | 1 << 62)]
+    yield 'packed, no bits', [(data, host & ~COPIED | 1 << 62), (data + 8, 0)]
+    yield 'not COPIED', [(data, host & ~COPIED)]
+    yield 'elsewhere', [(data, COPIED | 7 * image.unit)]
+
+
+def data_files(image):
+    """Cases of images with a data file: no snapshots."""
+    for at, n in (3 * image.unit, 1), (len(image.d) // image.unit *
+                                       image.unit, 2):
+        yield '%d snapshots at %#x' % (n, at), \
+            [(60, n << 32 | at >> 32), (68, (at & 0xffffffff) << 32 |
+                                        u(image.d, 'I', 72))]
+
+
+def catalogue(kind, cases):
+    make('base.q', kind, random.Random(1))
+    with open('base.q', 'rb') as f:
+        image = Image(f.read())
+    for what, changes in cases(image):
+        qc.poke('base.q', image.d, changes)
+        qr.same('%s: %s' % (kind.name(), what))
+
+
 # ---- where QEMU is not the measure -------------------------------------------
 
 def nr_snapshots(name):
@@ -434,6 +482,9 @@ def main():
     if not ROUNDS:
         for what in ALWAYS:
             damaged(Kind(**what), rnd, 5, qr.same)
+        catalogue(Kind(unit=16384, subs=True), subclusters)
+        catalogue(Kind(unit=16384, subs=True, data='mapped'), subclusters)
+        catalogue(Kind(unit=4096, data='raw'), data_files)
         damaged(Kind(unit=4096, snapshots=1, bitmaps=1), rnd, 4, alone)
         loses_snapshots()
         wild_places()

@@ -128,6 +128,13 @@ static struct image *open_one(const struct compare_cmd *c, int i)
 	return NULL;
 }
 
+/* -p ends its line, as qemu-img's does, also where nothing began. */
+static void no_progress(const struct compare_cmd *c)
+{
+	if (c->show && !c->quiet)
+		putchar('\n');
+}
+
 static int compare_files(const struct compare_cmd *c)
 {
 	struct image *a, *b;
@@ -137,6 +144,8 @@ static int compare_files(const struct compare_cmd *c)
 	b = a ? open_one(c, 1) : NULL;
 	if (b)
 		rc = compare_images(c, a, b);
+	else
+		no_progress(c);
 	image_close(b);
 	image_close(a);
 	return rc;
@@ -194,8 +203,10 @@ static int compare_run(struct cmdline *cl)
 	}
 	if (cl->nr_operands != 2)
 		return usage_error(cl, "Expecting two image file names");
-	if (!tool_cache(c.cache, "source cache", &c.how.cache))
+	if (!tool_cache(c.cache, "source cache", &c.how.cache)) {
+		no_progress(&c);
 		return EXIT_OPEN;
+	}
 	c.names = cl->operands;
 	cache_set_bound(CACHE_BOUND);
 	return compare_files(&c);

@@ -74,7 +74,8 @@ int create_options(const char *format, const char *target,
 	return 0;
 }
 
-int create_help(const char *format, const char *target, struct strbuf *out,
+int create_help(const char *format, const char *target,
+		const struct option_spec *more, struct strbuf *out,
 		struct err *err)
 {
 	const struct format *fmt;
@@ -83,6 +84,8 @@ int create_help(const char *format, const char *target, struct strbuf *out,
 
 	if (ret)
 		return ret;
+	if (more)
+		options_add(o, more);
 	if (target)
 		strbuf_puts(out, "Supported options:\n");
 	else

@@ -21,8 +21,10 @@ int create_options(const char *format, const char *target,
 		   struct err *err);
 
 /* Prints "-o help" of @format as create and convert do; @target may be NULL
- * (then only the format's own options are listed). */
-int create_help(const char *format, const char *target, struct strbuf *out,
+ * (then only the format's own options are listed).  @more: the command's own
+ * options, may be NULL. */
+int create_help(const char *format, const char *target,
+		const struct option_spec *more, struct strbuf *out,
 		struct err *err);
 
 struct image_create {

@@ -39,3 +39,11 @@ done
 refused -c -O qcow2 -o compression_type=zstd,compression_level=23
 refused -O qcow2 -o compression_level=1
 refused -O raw -o compression_level=1
+
+# It is listed where it can be given, and under our own name only.
+assert_contains "$(imgctl convert -O qcow2 -o help a b)" compression_level
+ln -s "$IMGCTL" qemu-img
+for help in "imgctl convert -O raw" "imgctl create -f qcow2" \
+	"./qemu-img convert -O qcow2"; do
+	! $help -o help a b | grep compression_level || fail "$help"
+done

@@ -21,13 +21,19 @@ static const struct option_spec level_option[] = {
 
 /* ---- options ---------------------------------------------------------------- */
 
+const struct option_spec *target_own_options(const struct format *fmt)
+{
+	return fmt && fmt->stores_packed &&
+	       !beyond_qemu(BEYOND_LEVEL, fmt->name) ? level_option : NULL;
+}
+
 static int read_options(struct convert_cmd *c, struct err *err)
 {
 	char size[32];
 	int ret = 0;
 
-	if (c->fmt->stores_packed && !beyond_qemu(BEYOND_LEVEL, c->fmt->name))
-		options_add(c->options, level_option);
+	if (target_own_options(c->fmt))
+		options_add(c->options, target_own_options(c->fmt));
 	for (size_t i = 0; i < c->nr_lists && !ret; i++)
 		ret = options_parse(c->options, c->lists[i], err);
 	/* A size among them has no say. */

@@ -212,7 +212,9 @@ static int help(const struct convert_cmd *c, const struct cmdline *cl)
 	autostrbuf out = STRBUF_INIT;
 	autoerr err = ERR_INIT;
 
-	if (create_help(c->to.format, target, &out, &err)) {
+	if (create_help(c->to.format, target,
+			target_own_options(format_find(c->to.format)), &out,
+			&err)) {
 		say_err(&err);
 		return 1;
 	}

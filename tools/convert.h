@@ -48,6 +48,8 @@ struct convert_cmd {
 bool target_prepare(struct convert_cmd *c);
 /* Makes (unless -n) and opens it: false after an error was printed. */
 bool target_open(struct convert_cmd *c);
+/* Options of convert alone for a target of @fmt (may be NULL), or NULL. */
+const struct option_spec *target_own_options(const struct format *fmt);
 /* Does what is not written read as zeroes? */
 bool target_zero(const struct convert_cmd *c);
 

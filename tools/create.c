@@ -54,7 +54,7 @@ static int help(const struct create *c, const char *target)
 	autostrbuf out = STRBUF_INIT;
 	autoerr err = ERR_INIT;
 
-	if (create_help(format, target, &out, &err)) {
+	if (create_help(format, target, NULL, &out, &err)) {
 		say_err(&err);
 		return 1;
 	}

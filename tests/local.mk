@@ -200,6 +200,7 @@ SCRIPT_TESTS += tests/commit-kill.py
 SCRIPT_TESTS += tests/commit-rebase.py
 SCRIPT_TESTS += tests/ctl.sh
 SCRIPT_TESTS += tests/ctl-cancel.py
+SCRIPT_TESTS += tests/ctl-serial.py
 SCRIPT_TESTS += tests/ctl-size.py
 SCRIPT_TESTS += tests/ctl-jobs.py
 SCRIPT_TESTS += tests/ctl-commit.py

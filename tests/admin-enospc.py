@@ -3,7 +3,8 @@
 """A command that changes an image on a host's disk that is full, or becomes so:
 tried at many amounts of free space from nothing on, a little more each time.  It
 succeeds, or says that there is no space; nothing leaks, the disk reads as before
-and the snapshots are those that were there."""
+and the snapshots are those that were there.  commit and rebase that found no
+space end well when they are run again and there is some."""
 
 import json
 
@@ -71,3 +72,36 @@ for cluster, step, more in (("512", 4096, ""), ("4k", 4096, ",refcount_bits=64")
     refused += [swept(step, "resize", "IMG", "256M"),
                 swept(step, "amend", "-o", "refcount_bits=8", "IMG")]
     print(cluster, "refused:", refused)
+
+
+def again(free, args, top, looked_at):
+    """Refused for want of space with @free bytes, then there is enough."""
+    run("qemu-img", "convert", "-O", "raw", top, "before")
+    fill("full", free)
+    for code in 1, 0:
+        r = subprocess.run(["imgctl", *args], text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert r.returncode == code, (free, args, r.stdout)
+        assert not code or "No space left" in r.stdout, r.stdout
+        run("qemu-img", "check", "-q", looked_at)
+        run("qemu-img", "compare", "-q", "-F", "raw", top, "before")
+        if code:
+            os.unlink("full/filler")
+    for name in os.listdir("full"):
+        os.unlink("full/" + name)
+
+
+for name in "old.raw", "new.raw":
+    run("qemu-img", "create", "-q", "-f", "raw", name, "8M")
+run("qemu-io", "-f", "raw", "-c", "write -P 9 1M 2M", "old.raw")
+for free in 0, 4096, 70000, 1000000:
+    run("qemu-img", "create", "-q", "-f", "qcow2", "full/b.qcow2", "8M")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "full/b.qcow2", "-F",
+        "qcow2", "top.qcow2")
+    run("qemu-io", "-c", "write -P 2 100k 1M", "-c", "write -P 3 5M 700k",
+        "top.qcow2")
+    again(free, ("commit", "top.qcow2"), "top.qcow2", "full/b.qcow2")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", f"{tmp}/old.raw",
+        "-F", "raw", "full/t.qcow2")
+    again(free, ("rebase", "-b", f"{tmp}/new.raw", "-F", "raw",
+                 "full/t.qcow2"), "full/t.qcow2", "full/t.qcow2")

@@ -453,6 +453,7 @@ struct image {
 	const struct codec *codec;      /* for STORE_PACKED; NULL: cannot */
 	int pack_level;         /* of the codec's; 0: QEMU's (set by who
 				 * packs, before the first image_pack()) */
+	bool never_packed;      /* though its format stores such units */
 	const char *packed_only;        /* takes whole units, encoded, once
 				 * (vmdk): the engine encodes what
 				 * image_write() is given.  Its name, or NULL */

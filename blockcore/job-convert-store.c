@@ -109,6 +109,9 @@ static int store(const struct convert *c, struct batch *b, struct piece *p)
 	}
 	if (!c->unit)
 		return store_data(c, b, p);
+	/* Whether it shrinks or not: as qemu-img. */
+	if (c->a->compress && c->a->dst->never_packed)
+		return -ENOTSUP;
 	if (p->packed)
 		return image_write_packed(v, b->packed + p->at, p->packed,
 					  p->off);

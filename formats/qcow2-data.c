@@ -74,6 +74,7 @@ int qcow2_data_open(struct image *img, struct err *err)
 		return ret;
 	}
 	q->data = f;
+	img->never_packed = true;
 	q->raw = q->autoclear & QAUTOCLEAR_DATA_RAW;
 	return 0;
 }

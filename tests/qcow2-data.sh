@@ -151,3 +151,12 @@ for o in off,extended_l2=on on,extended_l2=off off,preallocation=metadata \
 		diff theirs ours || fail "$c: data_file_raw=$o"
 	done
 done
+
+# Nothing compressed goes to a data file, whether it would shrink or not.
+head -c 1M /dev/urandom >dense
+head -c 1M /dev/zero | tr '\0' a >text
+for source in dense text; do
+	assert_rc 1 "$IMGCTL" convert -c -O qcow2 -o data_file=d.raw $source o
+	assert_contains "$(cat err)" \
+		"error while writing at byte 0: Operation not supported"
+done

@@ -92,3 +92,16 @@ assert_eq "$(cat err)" "imgctl: Mounted without rw" "without rw"
 exec 3<&-
 umount_img m
 qemu-img check -q top.qcow2
+
+# Who changes another image does not touch the mount: it may be unmounted then.
+command -v strace >/dev/null || exit 0
+mount_img f m
+exec 3<m/base.raw/disk
+cp top.qcow2 free.qcow2
+strace -f -e trace=open,openat,ioctl -o trace "$IMGCTL" snapshot -c s free.qcow2
+! grep -F "$tmp/m" trace || fail "a mount is looked at for an image nobody has"
+strace -f -e trace=open,openat,ioctl -o trace "$IMGCTL" amend -o compat=1.1 \
+	f/base.raw 2>/dev/null || :
+grep -qF "$tmp/m" trace || fail "the mount is not looked for"
+exec 3<&-
+umount_img m

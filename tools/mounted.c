@@ -159,6 +159,17 @@ static bool in_mount(const char *file, struct search *s)
 	return each_mount(is_mount, s);
 }
 
+/* A mount that keeps others out has a lock of locking.md.  To ask all mounts
+ * holds them for a moment: they cannot be unmounted then. */
+static bool may_be_open(const char *file)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET,
+			   .l_start = 100, .l_len = 200 };
+	autoclose int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	return fd < 0 || fcntl(fd, F_OFD_GETLK, &l) || l.l_type != F_UNLCK;
+}
+
 static bool find(const char *file, struct search *s)
 {
 	struct stat st;
@@ -169,7 +180,8 @@ static bool find(const char *file, struct search *s)
 	s->ino = st.st_ino;
 	if (in_mount(file, s))
 		return true;
-	return S_ISREG(st.st_mode) && each_mount(holds_file, s);
+	return S_ISREG(st.st_mode) && may_be_open(file) &&
+	       each_mount(holds_file, s);
 }
 
 /* ---- the words ----------------------------------------------------------------------- */

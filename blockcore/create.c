@@ -212,7 +212,7 @@ static int target_write(const struct image_create *c, struct file *f,
 	ret = target_fill(c, f, beside, err);
 	if (ret && err && !err->code)
 		err_errno(err, ret, "Could not create image");
-	if (!ret) {
+	if (!ret && !c->unsafe) {
 		ret = file_sync(f);
 		if (ret)
 			err_errno(err, ret, "Could not flush the new image");

@@ -34,6 +34,7 @@ struct image_create {
 					 * in here, before the target is
 					 * opened */
 	uint64_t size;          /* guest bytes; rounded up to a sector here */
+	bool unsafe;            /* who fills it does not sync it either */
 	struct image *const *src;       /* what is read must not be emptied */
 	unsigned nr_src;
 	/* Called when the target is open, locked and still untouched;

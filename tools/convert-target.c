@@ -163,6 +163,7 @@ static bool target_create(struct convert_cmd *c)
 		.fmt = c->fmt,
 		.options = c->options,
 		.size = c->size,
+		.unsafe = c->to.cache == CACHE_UNSAFE,
 		.src = c->src,
 		.nr_src = c->nr_sources,
 		.opened = target_opened,
